@@ -1,0 +1,1 @@
+"""From a real server, or published measurements, to a ServiceProfile."""

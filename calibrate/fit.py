@@ -1,0 +1,143 @@
+"""From samples of step times to the coefficients of the step-time model.
+
+Least squares on relative errors (a step of 5 ms matters as much as one of 500 ms), with non-negative coefficients and
+Huber weights, so that a few odd samples do not bend the rest. No randomness: equal samples give equal coefficients.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import nnls
+
+from simcore.profile_parts import DecodeSteps, PrefillSteps, Residual
+
+__all__ = [
+    "DecodeSamples",
+    "PrefillSamples",
+    "decode_step_s",
+    "fit_decode",
+    "fit_non_negative",
+    "fit_prefill",
+    "prefill_step_s",
+    "residual",
+]
+
+Floats = npt.NDArray[np.float64]
+
+_HUBER = 1.345  # of a standard deviation: 95% efficient on normal errors (Huber 1981)
+_MAD_TO_SIGMA = 1.4826
+_SMALLEST_SIGMA = 1e-6  # relative; keeps exact samples from dividing by zero
+_ROUNDS = 50
+_KNEE_STEP = 8  # tokens between the knees that are tried
+_LARGEST_KNEE = 2048
+_DIGITS = 6  # significant, of what is written: more than samples can support, fewer than libraries differ in
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeSamples:
+    """Decode steps, one a row: batch, context of each of its sequences (the current token included), seconds."""
+
+    batch: Floats
+    context_tokens: Floats
+    step_s: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillSamples:
+    """Prefill steps, one a row: new tokens in all, attended (sum over chunks of ``s * (h + s / 2)``), seconds."""
+
+    new_tokens: Floats
+    attended: Floats
+    step_s: Floats
+
+
+def fit_decode(samples: DecodeSamples) -> DecodeSteps:
+    """One base and one slope in total context per batch that was sampled; bases do not fall as the batch grows.
+
+    Raises ValueError where a batch was sampled at fewer than two contexts, as its slope cannot be told from its base.
+    """
+    batches = np.unique(samples.batch)
+    for batch in batches:
+        if len(np.unique(samples.context_tokens[samples.batch == batch])) < 2:
+            raise ValueError(f"decode batch {batch:.0f} was sampled at one context only; two are needed")
+    rises = (samples.batch[:, None] >= batches).astype(np.float64)
+    own = (samples.batch[:, None] == batches) * (samples.batch * samples.context_tokens)[:, None]
+    found = fit_non_negative(np.hstack([rises, own]), samples.step_s)
+    base_s = np.cumsum(found[: len(batches)])
+    return DecodeSteps(
+        batches=tuple(int(batch) for batch in batches),
+        base_s=_rounded(base_s),
+        context_s=_rounded(found[len(batches) :]),
+    )
+
+
+def fit_prefill(samples: PrefillSamples) -> PrefillSteps:
+    """The knee is the one of those tried that leaves the smallest mean relative error."""
+    upper = min(_LARGEST_KNEE, int(samples.new_tokens.max()))
+    candidates = range(_KNEE_STEP, upper + 1, _KNEE_STEP)
+    fits = [_fit_prefill_at(samples, knee) for knee in candidates]
+    return min(fits, key=lambda fit: residual(prefill_step_s(fit, samples), samples.step_s).mape)
+
+
+def _fit_prefill_at(samples: PrefillSamples, knee: int) -> PrefillSteps:
+    """Slopes as one below the knee and a non-negative rise above it: a step never gets cheaper per token."""
+    tokens = samples.new_tokens
+    columns = [np.ones_like(tokens), tokens, np.maximum(tokens - knee, 0.0), samples.attended]
+    base_s, below_knee_s, rise_s, attended_s = fit_non_negative(np.column_stack(columns), samples.step_s)
+    base_s, below_knee_s, per_token_s, attended_s = _rounded(
+        np.array([base_s, below_knee_s, below_knee_s + rise_s, attended_s])
+    )
+    return PrefillSteps(
+        base_s=base_s,
+        below_knee_s=below_knee_s,
+        per_token_s=per_token_s,
+        knee_tokens=knee,
+        per_attended_s=attended_s,
+    )
+
+
+def fit_non_negative(columns: Floats, target: Floats, known: Floats | None = None) -> Floats:
+    """Non-negative ``x`` with ``known + columns @ x`` near ``target`` (positive), by errors relative to it."""
+    relative = columns / target[:, None]
+    scale = np.abs(relative).max(axis=0)
+    scale[scale == 0.0] = 1.0
+    relative = relative / scale
+    wanted = np.ones(len(target)) if known is None else 1.0 - known / target
+    weights = np.ones(len(target))
+    found = np.zeros(columns.shape[1])
+    for _ in range(_ROUNDS):
+        root = np.sqrt(weights)
+        found, _norm = nnls(relative * root[:, None], wanted * root)
+        errors = np.abs(relative @ found - wanted)
+        sigma = max(_MAD_TO_SIGMA * float(np.median(errors)), _SMALLEST_SIGMA)
+        weights = np.minimum(1.0, _HUBER * sigma / np.maximum(errors, _SMALLEST_SIGMA))
+    return np.asarray(found / scale, dtype=np.float64)
+
+
+def decode_step_s(fit: DecodeSteps, samples: DecodeSamples) -> Floats:
+    """The model at the samples, seconds; batches between the table's are interpolated."""
+    base_s = np.interp(samples.batch, fit.batches, fit.base_s)
+    context_s = np.interp(samples.batch, fit.batches, fit.context_s)
+    return base_s + context_s * samples.batch * samples.context_tokens
+
+
+def prefill_step_s(fit: PrefillSteps, samples: PrefillSamples) -> Floats:
+    """The model at the samples, seconds."""
+    below = np.minimum(samples.new_tokens, fit.knee_tokens)
+    return (
+        fit.base_s
+        + fit.below_knee_s * below
+        + fit.per_token_s * (samples.new_tokens - below)
+        + fit.per_attended_s * samples.attended
+    )
+
+
+def residual(model_s: Floats, sample_s: Floats) -> Residual:
+    """How far the model is from the samples, relative to them, to four digits."""
+    errors = np.abs(model_s / sample_s - 1.0)
+    return Residual(samples=len(errors), mape=round(float(errors.mean()), 4), max_abs=round(float(errors.max()), 4))
+
+
+def _rounded(values: Floats) -> tuple[float, ...]:
+    return tuple(float(f"{value:.{_DIGITS - 1}e}") for value in values)

@@ -1,0 +1,1 @@
+"""The real world: backends, load generator, router service, emulator."""

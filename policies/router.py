@@ -1,0 +1,240 @@
+"""The router: a pure state machine, events in, actions out, shared by the simulator and the live service.
+
+    arrival --> queued --> dispatched --> finished
+       |          |  ^          |
+       v          |  +-- retry -+--> failed
+    rejected      +--> rejected, cancelled
+
+Every transition of a request is made here and nowhere else. The router has no clock: each event carries ``now``. It
+does nothing by itself: it returns actions, and its driver (SimPy or aiohttp) carries them out.
+
+A server's cap ``max_running_requests`` counts the requests dispatched there and not yet ended. It can change while
+requests run: raising it admits at once, lowering it stops new dispatches until the count has fallen and preempts
+nothing.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .base import Policy, QueueOrder
+from .errors import PolicyError
+from .ledger import InFlight, ServerConfig, ServerReport, ServerState
+from .queue_orders import FirstComeFirstServed
+from .views import ClusterView, Decision, Hold, Reject, RequestView, Route
+from .waiting import WaitingQueue
+
+__all__ = ["Abort", "Action", "Dispatch", "Fail", "Refuse", "Router"]
+
+
+class Dispatch(NamedTuple):
+    """Send the request to the server now; ``attempt`` counts from 1."""
+
+    request_id: int
+    server_id: str
+    attempt: int
+
+
+class Refuse(NamedTuple):
+    """Tell the client that the request is turned away."""
+
+    request_id: int
+    reason: str
+
+
+class Fail(NamedTuple):
+    """Tell the client that the request has failed and is not tried again."""
+
+    request_id: int
+    reason: str
+
+
+class Abort(NamedTuple):
+    """Tell the server that the client is gone."""
+
+    request_id: int
+    server_id: str
+
+
+Action = Dispatch | Refuse | Fail | Abort
+
+
+class Router:
+    """One policy over servers, grouped by the model they serve.
+
+    ``queue_limit`` bounds the requests waiting at the router (None for no bound, 0 for no queue at all);
+    ``max_attempts`` how often a request is dispatched when servers fail under it.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[ServerConfig],
+        policy: Policy,
+        *,
+        order: QueueOrder | None = None,
+        queue_limit: int | None = None,
+        max_attempts: int = 1,
+    ) -> None:
+        self.policy = policy
+        self.servers = {config.server_id: ServerState(config, index) for index, config in enumerate(servers)}
+        self.order = order or (policy.order or FirstComeFirstServed)()
+        self._queue_limit = queue_limit
+        self._max_attempts = max_attempts
+        self._requests: dict[int, InFlight] = {}
+        self._queues: dict[str, WaitingQueue] = {}
+        self._open: dict[str, list[ServerState]] = {}
+        for state in self.servers.values():
+            self._queues.setdefault(state.model, WaitingQueue(self.order))
+            self._open.setdefault(state.model, [])
+            self._update_open(state)
+
+    @property
+    def queued_requests(self) -> int:
+        """Requests waiting at the router."""
+        return sum(len(queue) for queue in self._queues.values())
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def on_arrival(self, now: float, request: RequestView) -> list[Action]:
+        """A request reached the router."""
+        queue = self._queues.get(request.model)
+        if queue is None:
+            return [Refuse(request.request_id, f"no server serves the model {request.model!r}")]
+        entry = InFlight(request)
+        self._requests[request.request_id] = entry
+        queue.push(entry)
+        actions = self._pump(now, request.model)
+        if self._queue_limit is not None and entry.server is None and len(queue) > self._queue_limit:
+            if self._requests.pop(request.request_id, None) is not None:
+                queue.remove(entry)
+                actions.append(Refuse(request.request_id, "the router's queue is full"))
+        return actions
+
+    def on_first_token(self, now: float, request_id: int) -> None:
+        """A request's first token arrived from its server."""
+        entry = self._requests[request_id]
+        assert entry.server is not None, f"request {request_id} has a token but no server"
+        self.policy.on_first_token(entry.request, entry.server, now)
+
+    def on_finish(self, now: float, request_id: int) -> list[Action]:
+        """A request's last token arrived from its server."""
+        entry = self._requests.pop(request_id)
+        self._release(now, entry)
+        return self._pump(now, entry.request.model)
+
+    def on_failure(self, now: float, request_id: int, reason: str, *, retry: bool) -> list[Action]:
+        """A request's server failed it; ``retry`` says that nothing of the answer has been passed on yet."""
+        entry = self._requests[request_id]
+        server = self._release(now, entry)
+        actions: list[Action] = []
+        if retry and entry.attempts < self._max_attempts:
+            entry.tried |= {server.server_id}
+            self._queues[entry.request.model].push_front(entry)
+        else:
+            del self._requests[request_id]
+            actions.append(Fail(request_id, reason))
+        return actions + self._pump(now, entry.request.model)
+
+    def on_cancel(self, now: float, request_id: int) -> list[Action]:
+        """The client of a request went away, wherever the request is."""
+        entry = self._requests.pop(request_id)
+        model = entry.request.model
+        if entry.server is None:
+            self._queues[model].remove(entry)
+            return self._pump(now, model)
+        server = self._release(now, entry)
+        return [Abort(request_id, server.server_id), *self._pump(now, model)]
+
+    # -- servers -------------------------------------------------------------------------------------------------
+
+    def on_report(self, now: float, server_id: str, report: ServerReport) -> list[Action]:
+        """A server's report arrived; a held request is asked for again."""
+        state = self.servers[server_id]
+        state.read(report)
+        self.policy.on_report(state, now)
+        return self._pump(now, state.model)
+
+    def set_cap(self, now: float, server_id: str, max_running_requests: int | None) -> list[Action]:
+        """Change a server's cap while requests run."""
+        state = self.servers[server_id]
+        state.max_running_requests = max_running_requests
+        self._update_open(state)
+        return self._pump(now, state.model)
+
+    def set_health(self, now: float, server_id: str, healthy: bool) -> list[Action]:
+        """A server came up or went down; what runs there ends by its own events."""
+        state = self.servers[server_id]
+        state.healthy = healthy
+        self._update_open(state)
+        return self._pump(now, state.model)
+
+    # -- the machinery -------------------------------------------------------------------------------------------
+
+    def _pump(self, now: float, model: str) -> list[Action]:
+        """Dispatch from the head of the queue for as long as a server is open and the policy does not hold."""
+        queue, servers = self._queues[model], self._open[model]
+        actions: list[Action] = []
+        while servers and (entry := queue.peek()) is not None:
+            request = entry.request
+            candidates: Sequence[ServerState] = servers
+            if entry.tried:
+                candidates = [server for server in servers if server.server_id not in entry.tried] or servers
+            decision = self.policy.choose(request, ClusterView(now, candidates, len(queue)))
+            if isinstance(decision, Hold):
+                break
+            queue.pop()
+            if isinstance(decision, Reject):
+                del self._requests[request.request_id]
+                actions.append(Refuse(request.request_id, decision.reason))
+            else:
+                state = self._chosen(decision, request)
+                self._dispatch(now, entry, state)
+                actions.append(Dispatch(request.request_id, state.server_id, entry.attempts))
+        return actions
+
+    def _chosen(self, decision: Decision, request: RequestView) -> ServerState:
+        name = self.policy.name
+        if not isinstance(decision, Route):
+            raise PolicyError(f"policy {name}: choose() must return Route, Hold or Reject, not {decision!r}")
+        state = self.servers.get(decision.server_id)
+        if state is None:
+            known = ", ".join(self.servers)
+            raise PolicyError(
+                f"policy {name} routed request {request.request_id} to the unknown server {decision.server_id!r} "
+                f"(servers: {known})"
+            )
+        if not state.open or state.model != request.model:
+            raise PolicyError(
+                f"policy {name} routed request {request.request_id} to {decision.server_id!r}, which is down, at its cap "
+                f"or serves another model: choose one of cluster.servers"
+            )
+        return state
+
+    def _dispatch(self, now: float, entry: InFlight, state: ServerState) -> None:
+        entry.server = state
+        entry.attempts += 1
+        state.add(entry.request)
+        cap = state.max_running_requests
+        if cap is not None and state.in_flight_requests >= cap:
+            self._update_open(state)
+        self.policy.on_dispatch(entry.request, state, now)
+
+    def _release(self, now: float, entry: InFlight) -> ServerState:
+        state = entry.server
+        assert state is not None, f"request {entry.request.request_id} ends on no server"
+        entry.server = None
+        state.remove(entry.request)
+        if state.max_running_requests is not None:
+            self._update_open(state)
+        self.policy.on_finish(entry.request, state, now)
+        return state
+
+    def _update_open(self, state: ServerState) -> None:
+        """Keep the list of open servers sorted by index, so that policies see a stable order."""
+        servers = self._open[state.model]
+        at = bisect_left(servers, state.index, key=lambda server: server.index)
+        listed = at < len(servers) and servers[at] is state
+        if state.open and not listed:
+            servers.insert(at, state)
+        elif listed and not state.open:
+            del servers[at]

@@ -1,0 +1,80 @@
+"""The clients' side: when each request is sent to the router."""
+
+from collections import deque
+from collections.abc import Callable
+
+from .clock import Call, Clock
+from .workload import NONE, Workload
+
+__all__ = ["Clients"]
+
+
+class Clients:
+    """Sends requests at their times, keeps the clients' own limit, and lets a session's turns wait for the answers.
+
+    ``max_concurrency`` is a semaphore as in sglang.bench_serving: a request that is due while so many are in flight
+    waits outside, and arrives at the router only when one of them ends. ``send`` is called with the request's index.
+    """
+
+    def __init__(self, clock: Clock, workload: Workload, send: Callable[[int, float], None]) -> None:
+        self._clock = clock
+        self._send = send
+        self._limit = workload.max_concurrency
+        self._in_flight = 0
+        self._due: deque[int] = deque()
+        self._next_turn = None if (workload.next_turn == NONE).all() else workload.next_turn.tolist()
+        self._think_s = workload.think_s
+        first_turns = (workload.arrival_s == workload.arrival_s).nonzero()[0]
+        # Times and indices of the first turns, the earliest last.
+        self._times: list[float] = workload.arrival_s[first_turns][::-1].tolist()
+        self._ids: list[int] = first_turns[::-1].tolist()
+        self._turns_due = 0
+
+    @property
+    def done_sending(self) -> bool:
+        """Whether no request is due any more, unless an answer makes a next turn due."""
+        return not self._times and not self._due and not self._turns_due
+
+    def start(self) -> None:
+        """Schedule the first arrival; each schedules the next."""
+        if self._times:
+            self._clock.at(self._times[-1], self._on_due)
+
+    def answered(self, request_id: int, now: float) -> None:
+        """A request ended well: its session's next turn follows after the time to think."""
+        if self._next_turn is not None and (turn := self._next_turn[request_id]) != NONE:
+            self._turns_due += 1
+            self._clock.at(now + float(self._think_s[turn]), self._on_turn_due, turn)
+        self._release(now)
+
+    def gave_up(self, request_id: int, now: float) -> list[int]:
+        """A request ended without an answer: returns the turns that are never sent for that."""
+        unsent = []
+        while self._next_turn is not None and (request_id := self._next_turn[request_id]) != NONE:
+            unsent.append(request_id)
+        self._release(now)
+        return unsent
+
+    def _on_due(self, call: Call) -> None:
+        now = self._times.pop()
+        request_id = self._ids.pop()
+        if self._times:
+            self._clock.at(self._times[-1], self._on_due)
+        self._offer(request_id, now)
+
+    def _on_turn_due(self, call: Call) -> None:
+        self._turns_due -= 1
+        self._offer(call.value, self._clock.now)
+
+    def _offer(self, request_id: int, now: float) -> None:
+        if self._limit is not None and self._in_flight >= self._limit:
+            self._due.append(request_id)
+            return
+        self._in_flight += 1
+        self._send(request_id, now)
+
+    def _release(self, now: float) -> None:
+        self._in_flight -= 1
+        if self._due:
+            self._in_flight += 1
+            self._send(self._due.popleft(), now)

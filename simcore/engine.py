@@ -1,0 +1,295 @@
+"""Wires workload, router and servers on one clock, and runs them to the last request."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from policies import Policy, PolicyError, RequestView, make_order, make_policy
+from policies.ledger import ServerConfig, ServerReport
+from policies.needs import check_needs, needs_reports
+from policies.router import Abort, Action, Dispatch, Fail, Refuse, Router
+
+from .clients import Clients
+from .clock import Call, Clock
+from .errors import UserError
+from .fleet import Member, build_fleet, fleet_profiles, server_frame
+from .observer import Reporter, Sampler
+from .prompts import Prompts
+from .recorder import RequestRecorder
+from .records import RunResult, Status
+from .scenario import ControlAction, PolicySpec, Scenario
+from .server.interface import QUEUE_IS_FULL, Server
+from .server.request import ServerRequest
+from .server.telemetry import itl_frame
+from .workload import NONE, Workload, answer_segment, build_workload
+from .workload.columns import IntColumn
+
+__all__ = ["simulate"]
+
+Progress = Callable[[float, int], None]
+
+
+def simulate(
+    scenario: Scenario,
+    policy: PolicySpec,
+    seed: int,
+    *,
+    exact_steps: bool = False,
+    on_progress: Progress | None = None,
+) -> RunResult:
+    """Run one policy over the scenario's workload.
+
+    The same seed gives the same requests to every policy, and the same result every time. ``on_progress`` is told the
+    share of requests that have ended and their number. On Ctrl-C the result so far comes back, marked ``interrupted``.
+    Raises UserError and PolicyError before anything runs, and PolicyError when a policy decides what cannot be done.
+    """
+    started = time.perf_counter()
+    simulation = _Simulation(scenario, policy, seed, exact_steps=exact_steps, on_progress=on_progress)
+    interrupted = simulation.run()
+    members = simulation.members
+    return RunResult(
+        scenario=scenario.name,
+        policy=policy.label,
+        seed=seed,
+        kind="sim",
+        requests=simulation.recorder.frame([member.server.server_id for member in members]),
+        servers=server_frame(members),
+        timeline=simulation.sampler.frame(),
+        itl=itl_frame([member.server.telemetry for member in members]),
+        duration_s=simulation.clock.now,
+        wall_s=time.perf_counter() - started,
+        interrupted=interrupted,
+        warnings=_warnings(members),
+    )
+
+
+class _Simulation:
+    """The driver of one run: tells the router of events, and carries out its actions."""
+
+    def __init__(
+        self, scenario: Scenario, spec: PolicySpec, seed: int, *, exact_steps: bool, on_progress: Progress | None
+    ) -> None:
+        workload_seed, policy_seed, server_seed = np.random.SeedSequence(seed).spawn(3)
+        workload = build_workload(scenario.workload, workload_seed, base_dir=scenario.base_dir)
+        if len(workload) == 0:
+            raise UserError(f"scenario {scenario.name}: the workload has no requests")
+        profiles = fleet_profiles(scenario)
+        policy = make_policy(spec.name, spec.params, int(policy_seed.generate_state(1)[0]))
+        self.clock = Clock()
+        self.members = build_fleet(self.clock, self, profiles, server_seed, exact_steps=exact_steps)
+        self.recorder = RequestRecorder(workload, profiles[0].model)
+        self._by_id = {member.server.server_id: member for member in self.members}
+        self._router = _router(scenario, policy, self.members)
+        self._clients = Clients(self.clock, workload, self._send)
+        self._requests = _Requests(scenario, workload, profiles[0].model, policy)
+        self._flights: dict[int, ServerRequest] = {}
+        self._wants_first_token = type(policy).on_first_token is not Policy.on_first_token
+        self._total = len(workload)
+        self._done = self.clock.event()
+        self._on_progress = on_progress
+        self._progress_every = max(self._total // 200, 1)
+        self._polled = needs_reports(policy)
+        check_needs(policy, self._router.order, self._requests.missing)
+        if self._polled:
+            interval_s, delay_s = scenario.router.report_interval_s, scenario.router.report_delay_s
+            Reporter(self.clock, self.members, interval_s, delay_s, self._on_report)
+        self.sampler = Sampler(self.clock, self.members, self._router.servers, _sample_interval_s(workload), self._watch)
+        for action in scenario.control:
+            self.clock.at(action.at_s, self._on_control, action)
+
+    def run(self) -> bool:
+        """From time 0 to the end of the last request; returns whether it was interrupted."""
+        self._clients.start()
+        try:
+            self.clock.run(until=self._done)
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    # -- from the clients ----------------------------------------------------------------------------------------
+
+    def _send(self, request_id: int, now: float) -> None:
+        self.recorder.arrived_at[request_id] = now
+        self._act(self._router.on_arrival(now, self._requests.view(request_id, now)), now)
+
+    # -- from the router -----------------------------------------------------------------------------------------
+
+    def _act(self, actions: Sequence[Action], now: float) -> None:
+        for action in actions:
+            match action:
+                case Dispatch():
+                    self._dispatch(action, now)
+                case Refuse(request_id, reason):
+                    self._give_up(request_id, "rejected", reason, now)
+                case Fail(request_id, reason):
+                    self._flights.pop(request_id, None)
+                    self._give_up(request_id, "rejected" if reason == QUEUE_IS_FULL else "failed", reason, now)
+                case Abort(request_id, server_id):
+                    self._by_id[server_id].server.cancel(self._flights.pop(request_id), now)
+
+    def _dispatch(self, action: Dispatch, now: float) -> None:
+        request_id, server_id, attempt = action
+        member, recorder = self._by_id[server_id], self.recorder
+        recorder.dispatched_at[request_id] = now
+        recorder.server[request_id] = member.index
+        recorder.attempts[request_id] = attempt
+        request = self._requests.at_server(request_id, member, now)
+        if reason := member.refusal(request.prompt_tokens):
+            self.clock.at(now, self._on_refused, (request_id, reason))
+            return
+        self._flights[request_id] = request
+        member.server.submit(request, now)
+
+    def _on_refused(self, call: Call) -> None:
+        request_id, reason = call.value
+        now = self.clock.now
+        self._act(self._router.on_failure(now, request_id, reason, retry=False), now)
+
+    # -- from the servers (Listener) -----------------------------------------------------------------------------
+
+    def first_token(self, server: Server, request: ServerRequest, now: float) -> None:
+        """See ``Listener``."""
+        if self._wants_first_token:
+            self.clock.at(now + self._by_id[server.server_id].egress_s, self._on_first_token, request)
+
+    def ended(self, server: Server, request: ServerRequest, now: float) -> None:
+        """See ``Listener``."""
+        egress_s = self._by_id[server.server_id].egress_s
+        request.first_token_at += egress_s
+        self.clock.at(now + egress_s, self._on_finished, request)
+
+    def failed(self, server: Server, request: ServerRequest, reason: str, now: float) -> None:
+        """See ``Listener``."""
+        self._act(self._router.on_failure(now, request.request_id, reason, retry=False), now)
+
+    def _on_first_token(self, call: Call) -> None:
+        self._router.on_first_token(self.clock.now, call.value.request_id)
+
+    def _on_finished(self, call: Call) -> None:
+        request, now, recorder = call.value, self.clock.now, self.recorder
+        request_id = request.request_id
+        del self._flights[request_id]
+        recorder.first_token_at[request_id] = request.first_token_at
+        recorder.finished_at[request_id] = now
+        recorder.cached_tokens[request_id] = request.cached_tokens
+        recorder.output_tokens[request_id] = request.output_tokens
+        recorder.retractions[request_id] = request.retractions
+        recorder.end(request_id, "finished")
+        self._act(self._router.on_finish(now, request_id), now)
+        self._clients.answered(request_id, now)
+        self._count_end()
+
+    def _give_up(self, request_id: int, status: Status, reason: str, now: float) -> None:
+        self.recorder.end(request_id, status, reason)
+        for turn in self._clients.gave_up(request_id, now):
+            self.recorder.end(turn, "cancelled", "the session's turn before it was not answered")
+        self._count_end()
+
+    def _count_end(self) -> None:
+        ended = self.recorder.ended
+        if self._on_progress is not None and (ended % self._progress_every == 0 or ended == self._total):
+            self._on_progress(ended / self._total, ended)
+        if ended == self._total and not self._done.triggered:
+            self._done.succeed()
+
+    # -- at given times ------------------------------------------------------------------------------------------
+
+    def _on_report(self, server_id: str, report: ServerReport, now: float) -> None:
+        self._act(self._router.on_report(now, server_id, report), now)
+
+    def _on_control(self, call: Call) -> None:
+        action: ControlAction = call.value
+        now = self.clock.now
+        for server_id in [action.server] if action.server else list(self._by_id):
+            self._act(self._router.set_cap(now, server_id, action.max_running_requests), now)
+
+    def _watch(self, now: float) -> None:
+        """A policy that holds the queue is asked again when something happens; if nothing can, the run would not end."""
+        queued = self._router.queued_requests
+        if queued and not self._flights and self._clients.done_sending and not self._polled:
+            raise PolicyError(
+                f"policy {self._router.policy.name} holds {queued} requests at {now:.3f} s, and nothing is left to happen "
+                f"that would make it choose again"
+            )
+
+
+class _Requests:
+    """Makes a request's two faces: what the policy may see of it, and what the server gets."""
+
+    def __init__(self, scenario: Scenario, workload: Workload, model: str, policy: Policy) -> None:
+        self._prompts = Prompts(workload)
+        self._model = model
+        self._slo = scenario.slo.bounds()
+        self._ignore_eos = workload.ignore_eos
+        self._with_hashes = "prefix_hashes" in policy.needs
+        self._prompt_tokens: list[int] = workload.prompt_tokens.tolist()
+        self._output_tokens: list[int] = workload.output_tokens.tolist()
+        self._max_new_tokens: list[int] = workload.max_new_tokens.tolist()
+        self._expected: list[int | None] = _optional(workload.expected_output_tokens)
+        self._session: list[int | None] = _optional(workload.session_id)
+        self._priority: list[int] = workload.priority.tolist()
+        unexpected = (workload.expected_output_tokens == NONE).any()
+        self.missing = {"expected_output_tokens"} if unexpected else set()
+
+    def view(self, request_id: int, now: float) -> RequestView:
+        """What the policy sees."""
+        return RequestView(
+            request_id,
+            self._model,
+            self._prompt_tokens[request_id],
+            self._expected[request_id],
+            now,
+            self._prompts.prefix_hashes(request_id) if self._with_hashes else (),
+            self._session[request_id],
+            self._priority[request_id],
+            self._slo,
+        )
+
+    def at_server(self, request_id: int, member: Member, now: float) -> ServerRequest:
+        """What the server gets, its answer clipped to what the server's limit on a request leaves (``scheduler.py``)."""
+        prompt = self._prompt_tokens[request_id]
+        room = max(member.max_request_tokens - prompt - 1, 1)
+        return ServerRequest(
+            request_id,
+            self._prompts.pieces(request_id),
+            prompt,
+            min(self._output_tokens[request_id], room),
+            min(self._max_new_tokens[request_id], room),
+            answer_segment=answer_segment(request_id),
+            ignore_eos=self._ignore_eos,
+            ready_at=now + member.ingress_s + member.ingress_per_prompt_token_s * prompt,
+        )
+
+
+def _optional(column: IntColumn) -> list[int | None]:
+    values: list[int | None] = column.tolist()
+    for index in np.flatnonzero(column == NONE):
+        values[index] = None
+    return values
+
+
+def _router(scenario: Scenario, policy: Policy, members: list[Member]) -> Router:
+    spec = scenario.router
+    servers = [ServerConfig(m.server.server_id, m.profile.model, spec.max_running_requests) for m in members]
+    order = make_order(spec.queue_order) if spec.queue_order else None
+    return Router(servers, policy, order=order, queue_limit=spec.queue_limit)
+
+
+def _sample_interval_s(workload: Workload) -> float:
+    """A three-hundredth of the time over which requests arrive; a closed loop starts fine and is thinned."""
+    return max(float(np.nanmax(workload.arrival_s)) / 300, 0.01)
+
+
+def _warnings(members: list[Member]) -> list[str]:
+    """Where a profile was used outside the range it was measured in, once a profile."""
+    outside: dict[str, tuple[int, int]] = {}
+    for member in members:
+        telemetry = member.server.telemetry
+        out, steps = outside.get(member.profile.name, (0, 0))
+        outside[member.profile.name] = (out + telemetry.steps_out_of_range, steps + telemetry.steps)
+    return [
+        f"profile {name} was used outside its valid range in {out / steps:.1%} of steps: step times are extrapolated there"
+        for name, (out, steps) in outside.items()
+        if out
+    ]

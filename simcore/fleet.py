@@ -1,0 +1,128 @@
+"""The servers of a scenario."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from .clock import Clock
+from .errors import UserError
+from .profile import ServiceProfile
+from .records import SERVER_DTYPES
+from .scenario import Scenario
+from .server.continuous import ContinuousServer
+from .server.interface import Listener
+from .server.static import StaticServer
+from .step_time import StepTimes
+
+__all__ = ["Member", "build_fleet", "fleet_profiles", "server_frame"]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A server with what the engine needs of its profile.
+
+    SGLang bounds a request by ``max_request_tokens = min(context, pool) - 1`` tokens; longer prompts are refused.
+    """
+
+    server: ContinuousServer | StaticServer
+    profile: ServiceProfile
+    index: int
+    ingress_s: float
+    ingress_per_prompt_token_s: float
+    egress_s: float
+    max_request_tokens: int
+
+    def refusal(self, prompt_tokens: int) -> str:
+        """Why the server does not take a prompt of this length, or the empty string (``tp_worker.py``)."""
+        if prompt_tokens < self.max_request_tokens - 5:
+            return ""
+        limit = self.max_request_tokens - 6
+        return f"the prompt of {prompt_tokens} tokens exceeds the server's limit of {limit}"
+
+
+def fleet_profiles(scenario: Scenario) -> list[ServiceProfile]:
+    """One profile a server, launch parameters applied. Raises UserError."""
+    profiles = []
+    for group in scenario.servers:
+        profile = ServiceProfile.load(group.profile, scenario.base_dir).with_launch(group.launch)
+        profiles += [profile] * group.count
+    models = sorted({profile.model for profile in profiles})
+    if len(models) > 1:
+        raise UserError(f"scenario {scenario.name}: servers must serve one model, not {', '.join(models)}")
+    return profiles
+
+
+def build_fleet(
+    clock: Clock,
+    listener: Listener,
+    profiles: list[ServiceProfile],
+    seed: np.random.SeedSequence,
+    *,
+    exact_steps: bool,
+) -> list[Member]:
+    """The servers s0, s1, ... in the scenario's order, each with a random stream of its own."""
+    members = []
+    compiled: dict[int, StepTimes] = {}
+    for index, (profile, stream) in enumerate(zip(profiles, seed.spawn(len(profiles)), strict=True)):
+        settings, capacity = profile.settings, profile.kv_tokens_capacity
+        if id(profile) not in compiled:
+            compiled[id(profile)] = StepTimes(profile.steps, settings)
+        times = compiled[id(profile)]
+        server: ContinuousServer | StaticServer
+        match settings.batching:
+            case "continuous":
+                server = ContinuousServer(
+                    clock,
+                    f"s{index}",
+                    listener,
+                    settings,
+                    capacity,
+                    times,
+                    exact_steps=exact_steps,
+                    noise_cv=profile.steps.noise_cv,
+                    valid_range=profile.valid_range,
+                    rng=np.random.default_rng(stream),
+                )
+            case "static":
+                server = StaticServer(clock, f"s{index}", listener, settings, capacity, times)
+        requests = profile.requests
+        members.append(
+            Member(
+                server,
+                profile,
+                index,
+                requests.ingress_s,
+                requests.ingress_per_prompt_token_s,
+                requests.egress_s,
+                min(profile.context_length - 1, capacity - settings.page_size),
+            )
+        )
+    return members
+
+
+def server_frame(members: list[Member]) -> pd.DataFrame:
+    """The table of servers (``SERVER_DTYPES``)."""
+    rows = []
+    for member in members:
+        telemetry, profile = member.server.telemetry, member.profile
+        rows.append(
+            {
+                "server_id": member.server.server_id,
+                "profile": profile.name,
+                "busy_s": telemetry.prefill_s + telemetry.decode_s + telemetry.mixed_s,
+                "prefill_s": telemetry.prefill_s,
+                "decode_s": telemetry.decode_s,
+                "mixed_s": telemetry.mixed_s,
+                "steps": telemetry.steps,
+                "prefill_tokens": telemetry.prefill_tokens,
+                "cached_tokens": telemetry.cached_tokens,
+                "decode_tokens": telemetry.decode_tokens,
+                "retractions": telemetry.retractions,
+                "peak_kv_tokens": telemetry.peak_kv_tokens,
+                "kv_tokens_capacity": profile.kv_tokens_capacity,
+                "max_running_requests": profile.settings.max_running_requests,
+                "peak_running": telemetry.peak_running,
+            }
+        )
+    return pd.DataFrame(rows).astype(SERVER_DTYPES)

@@ -1,0 +1,108 @@
+"""ServiceProfile: how one kind of server behaves. ``simroute calibrate`` writes it, the simulator reads it."""
+
+import importlib.resources
+import json
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from .errors import UserError
+from .launch import LaunchParameters, PositiveInt, SchedulerSettings
+from .profile_launch import Launched, explain
+from .profile_parts import GpuMemory, Provenance, RequestOverheads, Residuals, StepCoefficients, ValidRange
+
+__all__ = ["SCHEMA_VERSION", "ServiceProfile", "bundled_profiles"]
+
+SCHEMA_VERSION: Final = 1
+
+
+class ServiceProfile(BaseModel):
+    """One server's step times, request overheads, KV pool and scheduler settings, with where they come from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: Literal[1]
+    name: str
+    provenance: Provenance
+    steps: StepCoefficients
+    requests: RequestOverheads
+    memory: GpuMemory | None
+    """None: the pool's size was observed or set outright, and mem_fraction_static cannot be changed."""
+    kv_tokens_capacity: PositiveInt
+    context_length: PositiveInt
+    """Longest prompt plus answer, tokens."""
+    settings: SchedulerSettings
+    valid_range: ValidRange
+    residuals: Residuals
+
+    @property
+    def model(self) -> str:
+        """The model served."""
+        return self.provenance.model
+
+    @model_validator(mode="after")
+    def _running_requests_fit(self) -> Self:
+        running, half = self.settings.max_running_requests, self.kv_tokens_capacity // 2
+        if running > half:
+            raise ValueError(f"settings.max_running_requests {running} exceeds half of kv_tokens_capacity, {half}")
+        return self
+
+    @classmethod
+    def load(cls, name_or_path: str, base_dir: Path) -> Self:
+        """Read a bundled profile by name, or a ``.json`` file relative to ``base_dir``. Raises UserError."""
+        if name_or_path.endswith(".json"):
+            return cls._read(base_dir / name_or_path)
+        names = bundled_profiles()
+        if name_or_path not in names:
+            known = ", ".join(names)
+            raise UserError(f"unknown profile {name_or_path!r}: give the path of a .json file or one of {known}")
+        return cls._read(_bundled_folder() / f"{name_or_path}.json")
+
+    @classmethod
+    def _read(cls, file: Path | Traversable) -> Self:
+        try:
+            document = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"profile {file}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"profile {file}: not UTF-8 text: {error}") from error
+        except json.JSONDecodeError as error:
+            raise UserError(f"profile {file}: not JSON: {error}") from error
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if version != SCHEMA_VERSION:
+            raise UserError(f"profile {file}: schema_version is {version!r}, but {SCHEMA_VERSION} is what can be read")
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise UserError(explain(f"profile {file}", error)) from error
+
+    def with_launch(self, launch: LaunchParameters) -> Self:
+        """The profile of the same server launched with other parameters; what ``launch`` does not give stays.
+
+        As in SGLang, the default of mem_fraction_static follows the settings, the KV pool follows it, and the default
+        of max_running_requests follows the pool and context_length. Step times are left alone. Raises UserError.
+        """
+        current = Launched(self.memory, self.kv_tokens_capacity, self.context_length, self.settings)
+        try:
+            launched = current.relaunched(launch)
+        except UserError as error:
+            raise UserError(f"profile {self.name}: {error}") from error
+        fields = ("memory", "kv_tokens_capacity", "context_length", "settings")
+        return self.model_copy(update={name: getattr(launched, name) for name in fields})
+
+    def to_json(self) -> str:
+        """The document that ``load`` reads; equal profiles give equal text."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def bundled_profiles() -> list[str]:
+    """Names of the profiles that ship with simroute, sorted."""
+    return sorted(
+        file.name.removesuffix(".json") for file in _bundled_folder().iterdir() if file.name.endswith(".json")
+    )
+
+
+def _bundled_folder() -> Traversable:
+    return importlib.resources.files("scenarios") / "profiles"

@@ -1,0 +1,72 @@
+"""Writes down what happens to each request, and makes the run's table of it."""
+
+from array import array
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from .records import REQUEST_DTYPES, STATUSES, Status
+from .workload import Workload
+
+__all__ = ["RequestRecorder"]
+
+_CODES: dict[Status, int] = {status: code for code, status in enumerate(STATUSES)}
+
+
+class RequestRecorder:
+    """One slot a request, in flat arrays: a million requests are some 80 MB. A request ends exactly once."""
+
+    def __init__(self, workload: Workload, model: str) -> None:
+        n = len(workload)
+        nan = array("d", [float("nan")])
+        self.arrived_at = nan * n
+        self.dispatched_at = nan * n
+        self.first_token_at = nan * n
+        self.finished_at = nan * n
+        zero = array("i", [0])
+        self.cached_tokens = zero * n
+        self.output_tokens = zero * n
+        self.attempts = zero * n
+        self.retractions = zero * n
+        self.server = array("i", [-1]) * n
+        self.ended = 0
+        self._status = array("b", [_CODES["unfinished"]]) * n
+        self._reasons: dict[int, str] = {}
+        self._workload = workload
+        self._model = model
+
+    def end(self, request_id: int, status: Status, reason: str = "") -> None:
+        """The request has come to its end."""
+        if self._status[request_id] != _CODES["unfinished"]:
+            raise RuntimeError(f"request {request_id} ended twice: {STATUSES[self._status[request_id]]}, then {status}")
+        self._status[request_id] = _CODES[status]
+        if reason:
+            self._reasons[request_id] = reason
+        self.ended += 1
+
+    def frame(self, server_ids: Sequence[str]) -> pd.DataFrame:
+        """The table of requests (``REQUEST_DTYPES``)."""
+        n = len(self._workload)
+        reasons = np.full(n, "", dtype=object)
+        for request_id, reason in self._reasons.items():
+            reasons[request_id] = reason
+        names = np.array([*server_ids, ""], dtype=object)
+        columns = {
+            "request_id": np.arange(n),
+            "session_id": self._workload.session_id,
+            "model": np.full(n, self._model, dtype=object),
+            "server_id": names[np.asarray(self.server)],
+            "status": np.array(STATUSES, dtype=object)[np.asarray(self._status)],
+            "reason": reasons,
+            "arrived_at": np.asarray(self.arrived_at),
+            "dispatched_at": np.asarray(self.dispatched_at),
+            "first_token_at": np.asarray(self.first_token_at),
+            "finished_at": np.asarray(self.finished_at),
+            "prompt_tokens": self._workload.prompt_tokens,
+            "cached_tokens": np.asarray(self.cached_tokens),
+            "output_tokens": np.asarray(self.output_tokens),
+            "attempts": np.asarray(self.attempts),
+            "retractions": np.asarray(self.retractions),
+        }
+        return pd.DataFrame(columns).astype(REQUEST_DTYPES)

@@ -1,0 +1,99 @@
+"""What a run leaves behind, the same whether its world was simulated or real."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import pandas as pd
+
+__all__ = [
+    "ITL_DTYPES",
+    "REQUEST_DTYPES",
+    "SERVER_DTYPES",
+    "STATUSES",
+    "TIMELINE_DTYPES",
+    "RunResult",
+    "Status",
+]
+
+Status = Literal["finished", "rejected", "failed", "cancelled", "unfinished"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+REQUEST_DTYPES = {
+    "request_id": "int64",
+    "session_id": "int64",
+    "model": "str",
+    "server_id": "str",
+    "status": "str",
+    "reason": "str",
+    "arrived_at": "float64",
+    "dispatched_at": "float64",
+    "first_token_at": "float64",
+    "finished_at": "float64",
+    "prompt_tokens": "int64",
+    "cached_tokens": "int64",
+    "output_tokens": "int64",
+    "attempts": "int64",
+    "retractions": "int64",
+}
+"""Columns of ``RunResult.requests``, the RequestRecord of the design: one row a request, in order of request_id.
+
+Times are seconds since the start of the run, NaN for what did not happen: ``arrived_at`` the request reaches the router,
+``dispatched_at`` it leaves the router's queue for a server, ``first_token_at`` and ``finished_at`` its first and last
+token reach the router. ``session_id`` is -1 outside sessions, ``server_id`` empty when never dispatched, ``reason`` empty
+unless the request was rejected or failed. ``output_tokens`` are those generated, ``cached_tokens`` the part of the prompt
+found in the server's prefix cache, ``attempts`` the dispatches, ``retractions`` how often its KV was taken back.
+"""
+
+SERVER_DTYPES = {
+    "server_id": "str",
+    "profile": "str",
+    "busy_s": "float64",
+    "prefill_s": "float64",
+    "decode_s": "float64",
+    "mixed_s": "float64",
+    "steps": "int64",
+    "prefill_tokens": "int64",
+    "cached_tokens": "int64",
+    "decode_tokens": "int64",
+    "retractions": "int64",
+    "peak_kv_tokens": "int64",
+    "kv_tokens_capacity": "int64",
+    "max_running_requests": "int64",
+    "peak_running": "int64",
+}
+"""Columns of ``RunResult.servers``: one row a server; busy, prefill, decode and mixed are seconds spent in such steps."""
+
+TIMELINE_DTYPES = {
+    "t_s": "float64",
+    "server_id": "str",
+    "running": "int64",
+    "queued": "int64",
+    "kv_tokens_used": "int64",
+    "in_flight": "int64",
+}
+"""Columns of ``RunResult.timeline``: samples of each server's state; ``in_flight`` is the router's own count."""
+
+ITL_DTYPES = {"gap_s": "float64", "count": "int64"}
+"""Columns of ``RunResult.itl``: gaps between consecutive tokens of one request, as a weighted sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """One policy over one workload; the frames' columns are the ``*_DTYPES`` above.
+
+    ``duration_s`` is the run's own clock at its end, ``wall_s`` what it took to compute; ``interrupted`` says that the
+    user stopped it and that the requests marked ``unfinished`` were still under way.
+    """
+
+    scenario: str
+    policy: str
+    seed: int
+    kind: Literal["sim", "live"]
+    requests: pd.DataFrame
+    servers: pd.DataFrame
+    timeline: pd.DataFrame
+    itl: pd.DataFrame
+    duration_s: float
+    wall_s: float
+    interrupted: bool
+    warnings: list[str]

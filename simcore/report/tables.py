@@ -1,0 +1,221 @@
+"""The tables of a report as text, laid out once for the terminal and the page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from simcore.measures import LATENCY_LABELS, LATENCY_MEANINGS, find_measure
+from simcore.report.comparison import Comparison, Contender
+from simcore.report.wording import UNKNOWN, Unit, interval, latency_unit, number, percent, unit_of
+from simcore.summary import ServerSummary, Summary
+
+__all__ = ["Cell", "Column", "TextTable", "comparison_table", "figures", "latency_table", "server_table"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """``meaning`` says what the heading leaves out, for a tooltip or a note."""
+
+    heading: str
+    is_number: bool = True
+    meaning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """``detail`` is the smaller print, an interval or a remark; ``strong`` marks the best of a column."""
+
+    text: str
+    detail: str = ""
+    strong: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TextTable:
+    """Rows have one cell a column; ``notes`` belong under the table."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def figures(summary: Summary) -> list[tuple[str, str, str]]:
+    """The key figures that are not latencies, as (name, value, remark)."""
+    measured = summary.measured
+    outcomes = ", ".join(f"{count:,} {status}" for status, count in measured.items() if count)
+    warmup = f", {summary.requests - summary.measured_requests:,} before" if summary.warmup_s else ""
+    entries = [
+        ("requests", f"{summary.measured_requests:,}", f"{outcomes or 'none'}{warmup}"),
+        ("throughput", f"{number(summary.request_throughput_rps)} req/s", f"over {number(summary.window_s)} s"),
+        ("input", f"{number(summary.input_throughput_tps)} tok/s", "prompt tokens of finished requests"),
+        ("output", f"{number(summary.output_throughput_tps)} tok/s", "tokens of finished requests"),
+    ]
+    if summary.slo:
+        attained = f"{percent(summary.slo_attainment)} within {_slo(summary.slo)}"
+        entries.append(("goodput", f"{number(summary.goodput_rps)} req/s", attained))
+    return [
+        *entries,
+        ("concurrency", number(summary.concurrency), "mean requests at the servers"),
+        (
+            "utilisation",
+            percent(summary.utilisation),
+            f"mean of the servers; varies by {percent(summary.imbalance.busy)}",
+        ),
+        ("cache hits", percent(summary.cache_hit_rate), "of prompt tokens"),
+        ("retractions", f"{summary.retractions:,}", "running requests sent back for lack of KV tokens"),
+    ]
+
+
+def latency_table(contender: Contender, confidence: float) -> TextTable:
+    """Every latency's spread; over several seeds the mean of the seeds' values."""
+    statistics = ("mean", "p50", "p90", "p95", "p99", "max")
+    columns = (
+        Column("latency", is_number=False),
+        Column("from - to", is_number=False),
+        Column("unit", is_number=False),
+        *(Column(statistic) for statistic in statistics),
+    )
+    rows = []
+    for name in LATENCY_LABELS:
+        spreads = [run.summary.latencies[name] for run in contender.runs]
+        values = [sum(getattr(spread, statistic) for spread in spreads) / len(spreads) for statistic in statistics]
+        unit = latency_unit(values)
+        details = [_detail(contender, f"{statistic}_{name}", unit) for statistic in statistics]
+        cells = [Cell(unit.format(value), detail) for value, detail in zip(values, details, strict=True)]
+        rows.append((Cell(LATENCY_LABELS[name]), Cell(LATENCY_MEANINGS[name]), Cell(unit.name), *cells))
+    return TextTable("Latencies", columns, tuple(rows), (f"Small print: {confidence:.0%} confidence intervals.",))
+
+
+def comparison_table(comparison: Comparison) -> TextTable:
+    """The policies, best first: the ranking metric with its distance to the best, then what explains it."""
+    ranked_by = comparison.rank_by.name
+    slo = ("goodput_rps", "slo_attainment") if comparison.has_slo else ()
+    shown = dict.fromkeys([ranked_by, *slo, "mean_ttft_s", "p99_ttft_s", "mean_tpot_s", "mean_e2e_s", "p99_e2e_s"])
+    measured = [_measure_column(comparison, name) for name in shown]
+    plain = [
+        (Column("req/s", meaning="finished requests over the window"), "request_throughput_rps", number),
+        (Column("cache hits", meaning="cached over prompt tokens"), "cache_hit_rate", percent),
+        (Column("busy", meaning="mean utilisation of the servers"), "utilisation", percent),
+    ]
+    columns = (
+        Column("#"),
+        Column("policy", is_number=False),
+        measured[0][0],
+        Column("against the best", is_number=False, meaning="relative difference and its interval"),
+        *(column for column, _ in measured[1:]),
+        *(column for column, _, _ in plain),
+        Column("lost", meaning="rejected, failed or cancelled"),
+    )
+    rows = []
+    for index, contender in enumerate(comparison.contenders):
+        cells = [cells[index] for _, cells in measured]
+        extras = [Cell(show(contender.mean(field))) for _, field, show in plain]
+        name = Cell(contender.policy, strong=contender is comparison.best)
+        lost = Cell(percent(contender.lost()))
+        rows.append((Cell(str(index + 1)), name, cells[0], _against(contender), *cells[1:], *extras, lost))
+    return TextTable(f"Policies by {comparison.rank_by.label}", columns, tuple(rows), _comparison_notes(comparison))
+
+
+def server_table(summary: Summary, limit: int) -> TextTable:
+    """The servers of one run, in their order; where they are more than ``limit``, the busiest ones."""
+    servers = summary.servers
+    notes: tuple[str, ...] = ("Whole run, warm-up included.",)
+    if len(servers) > limit:
+        servers = sorted(servers, key=lambda server: server.utilisation, reverse=True)[:limit]
+        notes = (f"The {limit} busiest of {len(summary.servers):,} servers. Whole run, warm-up included.",)
+    columns = (
+        Column("server", is_number=False),
+        Column("profile", is_number=False),
+        Column("requests"),
+        Column("busy", meaning="share of the run spent in steps"),
+        Column("prefill", meaning="share of the run in prefill steps"),
+        Column("decode", meaning="share of the run in decode steps"),
+        Column("mixed", meaning="share of the run in steps that do both"),
+        Column("prompt tokens"),
+        Column("output tokens"),
+        Column("cache hits", meaning="cached over prompt tokens"),
+        Column("retracted"),
+        Column("peak running"),
+        Column("peak KV", meaning="largest share of the KV tokens in use"),
+    )
+    return TextTable("Servers", columns, tuple(_server_row(server) for server in servers), notes)
+
+
+def _server_row(server: ServerSummary) -> tuple[Cell, ...]:
+    numbers = (
+        f"{server.requests:,}",
+        percent(server.utilisation),
+        percent(server.prefill_share),
+        percent(server.decode_share),
+        percent(server.mixed_share),
+        f"{server.prompt_tokens:,}",
+        f"{server.output_tokens:,}",
+        percent(server.cache_hit_rate),
+        f"{server.retractions:,}",
+        f"{server.peak_running:,}",
+        percent(server.peak_kv_tokens / server.kv_tokens_capacity) if server.kv_tokens_capacity else UNKNOWN,
+    )
+    return (Cell(server.server_id), Cell(server.profile), *(Cell(text) for text in numbers))
+
+
+def _measure_column(comparison: Comparison, name: str) -> tuple[Column, list[Cell]]:
+    measure = find_measure(name)
+    estimates = [contender.estimates[name] for contender in comparison.contenders]
+    unit = unit_of(measure, [estimate.value for estimate in estimates])
+    heading = measure.label if unit.name == "%" else f"{measure.label}, {unit.name}"
+    best = _best([estimate.value for estimate in estimates], measure.higher_is_better)
+    cells = [
+        Cell(unit.format(estimate.value), interval(estimate, unit), strong=estimate.value == best)
+        for estimate in estimates
+    ]
+    return Column(
+        heading, meaning=LATENCY_MEANINGS.get(measure.column, "requests that met every limit of the SLO")
+    ), cells
+
+
+def _best(values: Sequence[float], higher_is_better: bool) -> float:
+    known = [value for value in values if value == value]
+    return (max if higher_is_better else min)(known, default=0.0)
+
+
+def _against(contender: Contender) -> Cell:
+    against = contender.against_best
+    if against is None:
+        return Cell("best", strong=True)
+    if not against.significant:
+        return Cell("no significant difference", _signed_interval(against.relative.low, against.relative.high))
+    low, high = against.relative.low, against.relative.high
+    return Cell(_signed(against.relative.value), _signed_interval(low, high))
+
+
+def _signed(share: float) -> str:
+    return f"+{percent(share)}" if share > 0 else percent(share)
+
+
+def _signed_interval(low: float, high: float) -> str:
+    return f"{_signed(low)} to {_signed(high)}" if low == low else ""
+
+
+def _detail(contender: Contender, name: str, unit: Unit) -> str:
+    return interval(contender.estimates[name], unit) if name in contender.estimates else ""
+
+
+def _comparison_notes(comparison: Comparison) -> tuple[str, ...]:
+    notes = [
+        "TTFT and E2E from arrival at the router; TPOT = (E2E - TTFT) / (output tokens - 1).",
+        f"Intervals: {comparison.confidence:.0%}, {comparison.method}.",
+    ]
+    if len(comparison.contenders) > 2:
+        notes.append(f"Significance: Holm's correction for {len(comparison.contenders) - 1} comparisons, at 5%.")
+    if comparison.has_slo:
+        notes.append(f"SLO: {_slo(comparison.best.runs[0].summary.slo)}; a request that was lost misses it.")
+    return tuple(notes)
+
+
+def _slo(slo: dict[str, float]) -> str:
+    return ", ".join(_limit(name, limit_s) for name, limit_s in slo.items())
+
+
+def _limit(name: str, limit_s: float) -> str:
+    unit = latency_unit([limit_s])
+    return f"{LATENCY_LABELS[name]} {unit.format(limit_s)} {unit.name}"

@@ -1,0 +1,255 @@
+"""A server with continuous batching on the simulated clock.
+
+A step takes its time on the GPU; at its end the scheduler takes its result in and the next begins. Without overlap
+scheduling the next step is formed then. With it (SGLang's default) the next step was formed when this one began; nothing
+that happens in between can change it, so it is formed here at the end too, from what had arrived by the beginning.
+
+Decode steps that change nothing but lengths are a run: their total time is a closed form, and one event ends them. A
+request that arrives during a run cuts it at the boundary from which on it can matter. ``exact_steps`` makes every step a
+run of its own.
+"""
+
+import heapq
+import math
+from itertools import count
+
+import numpy as np
+
+from simcore.clock import Call, Clock
+from simcore.launch import SchedulerSettings
+from simcore.profile_parts import ValidRange
+from simcore.step_time import StepTimes
+
+from .interface import OUT_OF_MEMORY, QUEUE_IS_FULL, Listener, Load
+from .request import ServerRequest
+from .run import Run
+from .scheduler import Scheduler
+from .step import Step
+from .telemetry import Telemetry
+
+__all__ = ["ContinuousServer"]
+
+
+class ContinuousServer:
+    """SGLang's scheduler driven by step times. ``noise_cv``: coefficient of variation of the time of a run of steps."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        server_id: str,
+        listener: Listener,
+        settings: SchedulerSettings,
+        kv_tokens_capacity: int,
+        times: StepTimes,
+        *,
+        exact_steps: bool = False,
+        noise_cv: float = 0.0,
+        valid_range: ValidRange | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.server_id = server_id
+        self.telemetry = Telemetry()
+        self.scheduler = Scheduler(settings, kv_tokens_capacity)
+        self._clock = clock
+        self._listener = listener
+        self._times = times
+        self._overlap = settings.overlap
+        self._exact_steps = exact_steps
+        self._noise_sigma = math.sqrt(math.log1p(noise_cv**2))
+        self._valid_range = valid_range
+        self._rng = rng
+        self._noise = 1.0
+        # Requests on their way to the scheduler, by the time they are ready.
+        self._inbox: list[tuple[float, int, ServerRequest]] = []
+        self._sequence = count()
+        self._cancelled: list[ServerRequest] = []
+        self._run: Run | None = None
+        # A wake-up whose number is not the latest is void.
+        self._wake = 0
+        self._decoded_at = 0.0
+        self._fresh = 0
+
+    # -- from the engine -----------------------------------------------------------------------------------------
+
+    def submit(self, request: ServerRequest, now: float) -> None:
+        """See ``Server``."""
+        heapq.heappush(self._inbox, (request.ready_at, next(self._sequence), request))
+        if self._run is None:
+            if self._inbox[0][2] is request:
+                self._wake_at(request.ready_at)
+        elif self._run.steps > 1 and not self._admission_is_shut():
+            self._cut(request.ready_at)
+
+    def cancel(self, request: ServerRequest, now: float) -> None:
+        """See ``Server``."""
+        self._cancelled.append(request)
+        if self._run is None:
+            self._wake_at(now)
+        elif self._run.steps > 1:
+            self._cut(now)
+
+    def load(self, now: float) -> Load:
+        """See ``Server``."""
+        scheduler, run = self.scheduler, self._run
+        queued = len(scheduler.waiting) + len(self._inbox)
+        used, generated = scheduler.pool.used, self.telemetry.generated_tokens
+        if run is not None and run.steps > 1:
+            steps = run.steps_begun(now) - 1
+            used += scheduler.running.tokens_needed(steps)
+            generated += steps * run.step.decode_batch
+        return Load(scheduler.running_requests, queued, used, generated)
+
+    def set_max_running_requests(self, limit: int) -> None:
+        """Change the server's own admission cap from the next step on; nothing is preempted."""
+        self.scheduler.max_running_requests = limit
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def _on_wake(self, call: Call) -> None:
+        if call.value == self._wake:
+            self._boundary(self._clock.now)
+
+    def _boundary(self, now: float) -> None:
+        """The end of a run, or the end of idleness: take results in, and start what comes next."""
+        scheduler, run = self.scheduler, self._run
+        ahead: Step | None = None
+        # While it is told of results the engine may submit the next request: as to an idle server.
+        self._run = None
+        if run is not None:
+            if run.steps > 1:
+                scheduler.advance(run.steps - 1)
+            if self._overlap:
+                self._ingest(run.last_start)
+                ahead = self._form(run.step, now)
+            self._finish(run, now)
+        self._ingest(now)
+        if self._cancelled:
+            self._drop_cancelled()
+        step = ahead or self._form(None, now)
+        if step is not None:
+            self._start(step, now)
+            return
+        if self._inbox:
+            self._wake_at(self._inbox[0][0])
+        if not scheduler.waiting:
+            scheduler.idle()
+
+    def _form(self, in_flight: Step | None, now: float) -> Step | None:
+        scheduler = self.scheduler
+        step = scheduler.form(in_flight)
+        self.telemetry.retractions = scheduler.retracted
+        while scheduler.out_of_memory:
+            self._listener.failed(self, scheduler.out_of_memory.pop(), OUT_OF_MEMORY, now)
+        return step
+
+    def _ingest(self, until: float) -> None:
+        """Let in what has reached the scheduler by then."""
+        inbox, scheduler = self._inbox, self.scheduler
+        limit = scheduler.settings.max_queued_requests
+        while inbox and inbox[0][0] <= until:
+            request = heapq.heappop(inbox)[2]
+            if limit is not None and len(scheduler.waiting) >= limit:
+                request.done = True
+                self._listener.failed(self, request, QUEUE_IS_FULL, until)
+            else:
+                scheduler.waiting.append(request)
+
+    def _drop_cancelled(self) -> None:
+        for request in self._cancelled:
+            self._inbox = [entry for entry in self._inbox if entry[2] is not request]
+            self.scheduler.cancel(request)
+        heapq.heapify(self._inbox)
+        self._cancelled.clear()
+
+    def _start(self, step: Step, now: float) -> None:
+        run = self._run = self._timed(step, now)
+        if not (self._exact_steps or step.prefills):
+            run.steps = self.scheduler.trivial_steps(step)
+            if run.steps > 1 and self._inbox and not self._admission_is_shut():
+                run.steps = self._steps_until(run, self._inbox[0][0])
+        self.telemetry.count_peaks(self.scheduler.pool.used, self.scheduler.running_requests)
+        self._wake_at(run.end(run.steps))
+
+    def _timed(self, step: Step, now: float) -> Run:
+        times = self._times
+        if step.changed and self._noise_sigma and self._rng is not None:
+            sigma = self._noise_sigma
+            self._noise = math.exp(sigma * self._rng.standard_normal() - sigma**2 / 2)
+        slope_s = 0.0
+        if not step.prefills:
+            batch = step.decode_batch
+            context_s = times.decode_context_s[batch]
+            first_s = times.decode_base_s[batch] + context_s * step.context_tokens
+            slope_s = context_s * batch
+        elif step.decode_batch:
+            first_s = times.mixed_s(step.new_tokens, step.attended, step.decode_batch, step.context_tokens)
+        else:
+            first_s = times.prefill_s(step.new_tokens, step.attended)
+        return Run(step, now, first_s * self._noise, slope_s * self._noise)
+
+    def _finish(self, run: Run, now: float) -> None:
+        """Take the results of a run in and tell of them."""
+        step, telemetry, listener = run.step, self.telemetry, self._listener
+        telemetry.count_run(step, run.steps, now - run.started_at)
+        if step.decode_batch:
+            self._count_gaps(run, now)
+        if self._valid_range is not None and self._is_outside(step, self._valid_range):
+            telemetry.steps_out_of_range += run.steps
+        first, ended = self.scheduler.process(step, run.steps)
+        for request in first:
+            request.first_token_at = now
+            telemetry.count_first_token(request, now)
+            listener.first_token(self, request, now)
+        for request in ended:
+            telemetry.count_end(request, now)
+            listener.ended(self, request, now)
+        self._fresh += len(first) - sum(1 for request in first if request.done)
+
+    @staticmethod
+    def _is_outside(step: Step, valid: ValidRange) -> bool:
+        """Whether the profile extrapolates; the context is judged by its mean over the batch."""
+        batch = step.decode_batch
+        if step.new_tokens > valid.max_prefill_tokens or batch > valid.max_batch:
+            return True
+        return step.context_tokens > valid.max_context_tokens * batch
+
+    def _count_gaps(self, run: Run, now: float) -> None:
+        """Those that joined since the last decode step waited from their prefill on, the others since that step."""
+        batch, first_end = run.step.decode_batch, run.end(1)
+        fresh = min(self._fresh, batch)
+        self.telemetry.count_gaps(first_end - run.started_at, fresh)
+        self.telemetry.count_gaps(first_end - self._decoded_at, batch - fresh)
+        if run.steps > 1:
+            self.telemetry.count_gaps((now - first_end) / (run.steps - 1), batch * (run.steps - 1))
+        self._decoded_at = now
+        self._fresh = 0
+
+    # -- runs ----------------------------------------------------------------------------------------------------
+
+    def _admission_is_shut(self) -> bool:
+        """Whether an arrival changes nothing before a request leaves: the batch is full, and the queue has no limit."""
+        scheduler = self.scheduler
+        return scheduler.batch_is_full and scheduler.settings.max_queued_requests is None
+
+    def _steps_until(self, run: Run, ready_at: float) -> int:
+        """The steps of a run up to the boundary at which a request ready then can matter.
+
+        That is the end of the step under way at that time; under overlap scheduling the one after is formed already, and
+        the request is let in, as of the first boundary, at the end of that.
+        """
+        steps = run.steps_begun(ready_at)
+        if self._overlap and self.scheduler.settings.max_queued_requests is None and not self._cancelled:
+            steps += 1
+        return min(steps, run.steps)
+
+    def _cut(self, at: float) -> None:
+        run = self._run
+        assert run is not None
+        steps = self._steps_until(run, at)
+        if steps < run.steps:
+            run.steps = steps
+            self._wake_at(run.end(steps))
+
+    def _wake_at(self, time_s: float) -> None:
+        self._wake += 1
+        self._clock.at(time_s, self._on_wake, self._wake)

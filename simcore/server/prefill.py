@@ -1,0 +1,112 @@
+"""Which waiting requests are prefilled next: SGLang's PrefillAdder (``managers/schedule_policy.py``).
+
+Two budgets bound the tokens computed in a step (``max_prefill_tokens``, ``chunked_prefill_size``), two the KV pool: what
+the step allocates now, and what the running and the admitted requests may need until they end.
+"""
+
+from enum import Enum, auto
+
+from .kv_pool import KvPool
+from .request import ServerRequest
+from .running_batch import CLIP_MAX_NEW_TOKENS
+from .step import Prefill
+
+__all__ = ["PrefillAdder", "Verdict"]
+
+
+class Verdict(Enum):
+    """What an attempt to admit a request says of the next one."""
+
+    CONTINUE = auto()
+    NO_KV = auto()
+    """The KV pool has no room: the batch is full until a request leaves."""
+    NO_BUDGET = auto()
+    """The step has no room."""
+
+
+class PrefillAdder:
+    """Collects the requests of one prefill step.
+
+    ``reserved`` is what the running requests may still need, ``mixed_tokens`` the decode rows that share the step.
+    """
+
+    def __init__(
+        self,
+        pool: KvPool,
+        *,
+        max_prefill_tokens: int,
+        chunk_tokens: int | None,
+        reserved: float,
+        mixed_tokens: int,
+    ) -> None:
+        self.prefills: list[Prefill] = []
+        self.chunked: ServerRequest | None = None
+        self._pool = pool
+        self._input_left = max_prefill_tokens - mixed_tokens
+        self._chunk_left = None if chunk_tokens is None else chunk_tokens - mixed_tokens
+        self._reserved_total = reserved + mixed_tokens
+        self._reserved_now = mixed_tokens
+
+    @property
+    def _total_left(self) -> float:
+        return self._pool.available - self._reserved_total
+
+    def verdict(self) -> Verdict:
+        """Whether another request can be tried."""
+        if self._total_left <= 0 or self._pool.available - self._reserved_now <= 0:
+            return Verdict.NO_KV
+        if self._input_left <= 0 or (self._chunk_left is not None and self._chunk_left <= 0):
+            return Verdict.NO_BUDGET
+        return Verdict.CONTINUE
+
+    def continue_chunked(self, request: ServerRequest) -> None:
+        """Add the next chunk of a request under way.
+
+        It goes on also into what others may need, because only its end frees its KV; where nothing at all is left it
+        waits, and decoding retracts (SGLang's allocation would fail there).
+        """
+        assert self._chunk_left is not None
+        remaining = request.fill_tokens - request.computed
+        left = min(self._chunk_left, int(self._total_left))
+        tokens = min(remaining, left if left > 0 else self._chunk_left, self._pool.available)
+        if tokens < remaining:
+            tokens = self._pool.floor(tokens)
+            self.chunked = request
+        if tokens == 0:
+            return
+        self._commit(request, tokens, 0 if self.chunked else min(request.max_new_tokens, CLIP_MAX_NEW_TOKENS))
+
+    def try_add(self, request: ServerRequest) -> Verdict:
+        """Admit a waiting request, whole or its first chunk, or say why not."""
+        pool = self._pool
+        pool.match(request)
+        tokens = request.fill_tokens - request.computed
+        new_tokens = min(max(request.max_new_tokens - request.generated, 0), CLIP_MAX_NEW_TOKENS)
+        verdict = Verdict.CONTINUE
+        reserve = min(request.max_new_tokens, CLIP_MAX_NEW_TOKENS)
+        if tokens + new_tokens + pool.page_size >= self._total_left:
+            verdict = Verdict.NO_KV
+        elif self._chunk_left is None:
+            if self.prefills and pool.ceil(tokens) >= self._input_left:
+                verdict = Verdict.NO_BUDGET
+        elif pool.ceil(tokens) > self._chunk_left:
+            tokens, reserve = pool.floor(self._chunk_left), 0
+            if tokens <= 0:
+                verdict = Verdict.NO_BUDGET
+        if verdict is not Verdict.CONTINUE:
+            pool.unmatch(request)
+            return verdict
+        if request.computed + tokens < request.fill_tokens:
+            self.chunked = request
+        self._commit(request, tokens, reserve)
+        return self.verdict()
+
+    def _commit(self, request: ServerRequest, tokens: int, reserve: int) -> None:
+        start = request.computed
+        self.prefills.append(Prefill(request, start, start + tokens, request.retractions))
+        paged = self._pool.ceil(tokens)
+        self._reserved_total += paged + self._pool.page_size + reserve
+        self._reserved_now += paged + self._pool.page_size
+        self._input_left -= paged
+        if self._chunk_left is not None:
+            self._chunk_left -= paged

@@ -1,0 +1,333 @@
+"""SGLang's scheduler (``managers/scheduler.py`` of 0.5.23): which requests run in the next step.
+
+``form`` is get_next_batch_to_run, ``process`` is process_batch_result. Between two changes of the batch every decode
+step is like the one before; ``trivial_steps`` says for how long, and ``advance`` launches that many at once.
+
+The scheduler has no clock. Under overlap scheduling its caller forms a step while the one before runs, that is before
+it processes that one's result.
+"""
+
+from bisect import bisect_right
+from collections import deque
+
+from simcore.launch import SchedulerSettings
+
+from .kv_pool import KvPool
+from .prefill import PrefillAdder, Verdict
+from .request import ServerRequest
+from .running_batch import RunningBatch
+from .step import Prefill, Step
+from .token_ratio import NewTokenRatio
+from .waiting_order import WaitingOrder
+
+__all__ = ["Scheduler"]
+
+_RETRACT_DECODE_STEPS = 20
+"""Decode steps that a retraction makes room for (SGLANG_RETRACT_DECODE_STEPS)."""
+
+
+class Scheduler:
+    """State: ``waiting`` requests, at most one ``chunked`` in the middle of its prefill, and the ``running`` batch.
+
+    ``batch_is_full`` is sticky: once admission has failed it is not tried again until a request leaves the batch.
+    ``max_running_requests`` may be changed between steps (SGLang's pp_max_micro_batch_size); nothing is preempted.
+    """
+
+    def __init__(self, settings: SchedulerSettings, kv_tokens_capacity: int) -> None:
+        self.settings = settings
+        self.max_running_requests = settings.max_running_requests
+        self.pool = KvPool(kv_tokens_capacity, settings.page_size, radix_cache=settings.radix_cache)
+        self.running = RunningBatch(settings.page_size)
+        self.waiting: deque[ServerRequest] = deque()
+        self.chunked: ServerRequest | None = None
+        self.batch_is_full = False
+        self.out_of_memory: list[ServerRequest] = []
+        """Requests that did not fit even alone; the caller takes them away."""
+        self.retracted = 0
+        """How often a request was retracted."""
+        self._ratio = NewTokenRatio(settings.schedule_conservativeness)
+        self._order = WaitingOrder(settings.schedule_policy, self.pool)
+        self._prefilled: list[ServerRequest] = []
+        self._ending: list[ServerRequest] = []
+        self._processed = 0
+        self._left = False
+        self._changed = False
+
+    @property
+    def running_requests(self) -> int:
+        """Requests that hold KV: decoding or in their prefill."""
+        return len(self.running) + len(self._prefilled) + (self.chunked is not None)
+
+    def idle(self) -> None:
+        """Nothing runs and nothing waits: the reservation ratio starts anew."""
+        self._ratio.reset()
+
+    # -- forming a step ------------------------------------------------------------------------------------------
+
+    def form(self, in_flight: Step | None) -> Step | None:
+        """The next step, its KV allocated; None when there is nothing to run.
+
+        ``in_flight`` is the step whose result is not processed yet, under overlap scheduling.
+        """
+        merged = self._merge_prefilled()
+        if self._left:
+            self._left = self.batch_is_full = False
+        step = self._form_prefill(in_flight, merged)
+        if step is None and self.running.requests:
+            step = self._form_decode(in_flight)
+        if step is not None:
+            step.changed, self._changed = self._changed or bool(step.prefills), False
+        return step
+
+    def _merge_prefilled(self) -> list[ServerRequest]:
+        if self.chunked is not None:
+            self.pool.checkpoint(self.chunked, self.chunked.computed)
+            self.batch_is_full = False
+        merged = [request for request in self._prefilled if not request.done]
+        for request in merged:
+            self.running.add(request)
+        self._changed |= bool(merged)
+        self._prefilled = []
+        return merged
+
+    def _form_prefill(self, in_flight: Step | None, merged: list[ServerRequest]) -> Step | None:
+        running = self.running
+        if not running.requests:
+            self.batch_is_full = False
+        if self.chunked is None:
+            if self.batch_is_full or not self.waiting:
+                return None
+            if len(running) >= self.max_running_requests:
+                self.batch_is_full = True
+                return None
+        self._order.sort(self.waiting)
+        mixed_tokens = len(running) if self.settings.mixed_chunk else 0
+        adder = PrefillAdder(
+            self.pool,
+            max_prefill_tokens=self.settings.max_prefill_tokens,
+            chunk_tokens=self.settings.chunked_prefill_size,
+            reserved=self._reserved(in_flight, merged),
+            mixed_tokens=mixed_tokens,
+        )
+        if self.chunked is not None:
+            adder.continue_chunked(self.chunked)
+        self._admit(adder)
+        self.chunked = adder.chunked
+        if not adder.prefills:
+            return None
+        step = self._launch_prefill(adder.prefills)
+        if self.settings.mixed_chunk and running.requests:
+            self._mix_decode(step)
+        return step
+
+    def _reserved(self, in_flight: Step | None, merged: list[ServerRequest]) -> float:
+        """What the running requests may still need, counted from the outputs processed: launched ones are still owed."""
+        ratio = self._ratio.current
+        if in_flight is None or in_flight.decode_batch:
+            return self.running.reserved_tokens(ratio, step_in_flight=in_flight is not None)
+        owed = sum(1.0 if request.ignore_eos else ratio for request in merged)
+        return self.running.reserved_tokens(ratio, step_in_flight=False) + owed
+
+    def _admit(self, adder: PrefillAdder) -> None:
+        """Move waiting requests into the step for as long as budgets, slots and KV last."""
+        waiting = self.waiting
+        while waiting:
+            if adder.verdict() is Verdict.NO_BUDGET:
+                return
+            self.batch_is_full |= len(adder.prefills) + len(self.running) >= self.max_running_requests
+            if self.batch_is_full:
+                return
+            before = len(adder.prefills)
+            verdict = adder.try_add(waiting[0])
+            if len(adder.prefills) > before:
+                request = waiting.popleft()
+                if request.retractions == 0:
+                    request.cached_tokens = request.computed
+            if verdict is not Verdict.CONTINUE:
+                if verdict is Verdict.NO_KV:
+                    self.batch_is_full = bool(adder.prefills) or bool(self.running.requests)
+                return
+
+    def _launch_prefill(self, prefills: list[Prefill]) -> Step:
+        pool = self.pool
+        pool.allocate(sum(pool.ceil(stop) - pool.ceil(start) for _, start, stop, _ in prefills))
+        step = Step(prefills=prefills)
+        for prefill in prefills:
+            request, start, stop, _ = prefill
+            tokens = stop - start
+            request.computed = stop
+            step.new_tokens += tokens
+            step.attended += tokens * (start + tokens / 2)
+            if prefill.last:
+                self._prefilled.append(request)
+        return step
+
+    def _mix_decode(self, step: Step) -> None:
+        """Let the running requests decode in a prefill step, if their tokens fit beside it."""
+        if self._drop_ending():
+            self.batch_is_full = False
+        need = self.running.tokens_needed(1)
+        if self.running.requests and self.pool.reclaim(need):
+            self._launch_decode(step, need)
+
+    def _form_decode(self, in_flight: Step | None) -> Step | None:
+        """All running requests, less those whose token in flight is their last; retracts where KV is short."""
+        running = self.running
+        left = self._drop_ending()
+        if not running.requests:
+            self.batch_is_full = False
+            return None
+        need = running.tokens_needed(1)
+        if self.pool.reclaim(need):
+            self._ratio.decay(1)
+        elif left:
+            # Those in flight free their KV when this step ends: wait for it rather than retract.
+            self.batch_is_full = False
+            return None
+        else:
+            self._retract(in_flight)
+            left = True
+            need = running.tokens_needed(1)
+        if left:
+            self.batch_is_full = False
+        if not running.requests:
+            return None
+        step = Step()
+        self._launch_decode(step, need)
+        return step
+
+    def _launch_decode(self, step: Step, need: int) -> None:
+        self.pool.allocate(need)
+        self.running.advance(1)
+        step.decode_batch = len(self.running)
+        step.context_tokens = self.running.context_tokens
+
+    def _drop_ending(self) -> bool:
+        """Take requests whose last token is in flight out of the batch, where their length tells so in advance.
+
+        One that will end by its own end-of-sequence token decodes once more, in vain.
+        """
+        dropped = False
+        for request in self.running.pop_ended(self.running.launched):
+            self._ending.append(request)
+            if request.ends_by_length:
+                self.running.remove(request)
+                self._changed = dropped = True
+        return dropped
+
+    def _retract(self, in_flight: Step | None) -> None:
+        """Take KV back from the requests with the fewest outputs (ties: longest prompt) until a decode step fits.
+
+        They keep their outputs and wait, at the queue's end, for a prefill of prompt and outputs; a token in flight is
+        lost. The cache does not take their KV over, because the room is needed now.
+        """
+        running, pool = self.running, self.pool
+        outputs = self._processed_outputs(in_flight)
+        keep = sorted(running.requests, key=lambda request: (outputs[request], -request.prompt_tokens), reverse=True)
+        while len(keep) > 1:
+            request = keep.pop()
+            self._take_back(request)
+            request.generated = outputs[request]
+            request.retractions += 1
+            self.retracted += 1
+            self.waiting.append(request)
+            pool.reclaim(len(keep) * _RETRACT_DECODE_STEPS)
+            if pool.reclaim(running.tokens_needed(1)):
+                break
+        if not pool.reclaim(running.tokens_needed(1)):
+            last = keep.pop()
+            self._take_back(last)
+            last.done = True
+            self.out_of_memory.append(last)
+        total, limits = sum(outputs[request] for request in keep), sum(request.max_new_tokens for request in keep)
+        self._ratio.set_after_retraction(total + _RETRACT_DECODE_STEPS * len(keep), limits)
+
+    def _processed_outputs(self, in_flight: Step | None) -> dict[ServerRequest, int]:
+        """Output tokens of the running requests, without those that the step in flight computes."""
+        prefilling: set[ServerRequest] = set()
+        if in_flight is not None:
+            prefilling.update(prefill.request for prefill in in_flight.prefills)
+        decoding = in_flight is not None and in_flight.decode_batch > 0
+        running = self.running
+        return {request: running.outputs(request) - (decoding or request in prefilling) for request in running.requests}
+
+    def _take_back(self, request: ServerRequest) -> None:
+        self.running.remove(request)
+        self.pool.release(request, request.computed, keep_tokens=0)
+        self._changed = True
+
+    # -- a run of equal steps ------------------------------------------------------------------------------------
+
+    def trivial_steps(self, step: Step) -> int:
+        """For how many steps, ``step`` included, nothing but the requests' lengths changes if nothing arrives.
+
+        ``step`` is a decode step, formed last and not yet run. The last of the run is the first that ends a request.
+        """
+        batch = step.decode_batch
+        settled = self.chunked is None and not self._prefilled and not self._ending
+        may_admit = bool(self.waiting) and (self._left or not self.batch_is_full)
+        if not settled or may_admit or batch != len(self.running):
+            return 1
+        steps = self.running.next_end() - self.running.launched + 1
+        available = self.pool.available
+        if steps > 1 and self.running.tokens_needed(steps - 1) > available:
+            # The most launches that fit: tokens_needed rises with the number of steps.
+            more = bisect_right(range(steps), available, key=self.running.tokens_needed) - 1
+            steps = 1 + more
+        return max(steps, 1)
+
+    def advance(self, steps: int) -> None:
+        """Launch that many more decode steps of the batch as it is."""
+        self.pool.allocate(self.running.tokens_needed(steps))
+        self.running.advance(steps)
+        self._ratio.decay(steps)
+
+    # -- results -------------------------------------------------------------------------------------------------
+
+    def process(self, step: Step, steps: int) -> tuple[list[ServerRequest], list[ServerRequest]]:
+        """Take in the result of a step (or of a run of ``steps`` decode steps).
+
+        Returns the requests that got their first token, and those that are complete and have left.
+        """
+        first, ended = [], []
+        for prefill in step.prefills:
+            request = prefill.request
+            if request.done or request.retractions != prefill.retractions or not prefill.last:
+                continue
+            if request.generated == 0:
+                first.append(request)
+            if request.generated + 1 >= request.output_tokens:
+                ended.append(request)
+                self._end(request)
+            else:
+                self.pool.checkpoint(request, prefill.stop)
+        if step.decode_batch:
+            self._processed += steps
+        for request in (*self._ending, *self.running.pop_ended(self._processed)):
+            if not request.done:
+                ended.append(request)
+                self._end(request)
+        self._ending.clear()
+        return first, ended
+
+    def _end(self, request: ServerRequest) -> None:
+        """A complete request leaves; the KV of all but its last token stays cached."""
+        if request.running:
+            self.running.remove(request)
+        self.pool.release(request, request.computed, keep_tokens=request.prompt_tokens + request.output_tokens - 1)
+        request.done = self._left = self._changed = True
+
+    def cancel(self, request: ServerRequest) -> None:
+        """Take a request away, wherever it is; its KV is freed. Call it between steps."""
+        if request.done:
+            return
+        request.done = True
+        if request in self.waiting:
+            self.waiting.remove(request)
+            return
+        self._left = self._changed = True
+        if request.running:
+            self.running.remove(request)
+        if request is self.chunked:
+            self.chunked = None
+        self.pool.release(request, request.computed, keep_tokens=0)

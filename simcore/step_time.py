@@ -1,0 +1,98 @@
+"""Step times compiled for speed: a lookup by batch size for decode, a few multiplications for prefill."""
+
+import bisect
+
+from .kv_capacity import decode_graph_buckets
+from .launch import SchedulerSettings
+from .profile_parts import DecodeSteps, StepCoefficients
+
+__all__ = ["StepTimes"]
+
+
+class StepTimes:
+    """The step-time model of one server.
+
+    A decode step of batch ``B`` with total context ``C`` (tokens attended, the current ones included) takes
+    ``decode_base_s[B] + decode_context_s[B] * C`` seconds, ``B`` from 1 to ``max_running_requests`` (index 0 is 0.0: no
+    step). Padding to SGLang's graph buckets, the floor and the overhead a step are in the base.
+    """
+
+    __slots__ = (
+        "_attended_s",
+        "_base_s",
+        "_below_knee_s",
+        "_floor_s",
+        "_knee",
+        "_knee_base_s",
+        "_mixed_context_s",
+        "_overhead_s",
+        "_per_token_s",
+        "decode_base_s",
+        "decode_context_s",
+    )
+
+    decode_base_s: list[float]
+    decode_context_s: list[float]
+
+    def __init__(self, steps: StepCoefficients, settings: SchedulerSettings) -> None:
+        prefill = steps.prefill
+        self._base_s = prefill.base_s
+        self._below_knee_s = prefill.below_knee_s
+        self._per_token_s = prefill.per_token_s
+        self._knee = prefill.knee_tokens
+        self._knee_base_s = prefill.base_s + (prefill.below_knee_s - prefill.per_token_s) * prefill.knee_tokens
+        self._attended_s = prefill.per_attended_s
+        self._floor_s = steps.floor_s
+        self._overhead_s = steps.overhead_s
+        self._compile_decode(steps, settings)
+
+    def _compile_decode(self, steps: StepCoefficients, settings: SchedulerSettings) -> None:
+        """Fill the lists. Padding adds rows to the dense layers, not context: only the base is that of the bucket."""
+        self.decode_base_s, self.decode_context_s, self._mixed_context_s = [0.0], [0.0], [0.0]
+        buckets = decode_graph_buckets(settings.cuda_graph_max_batch)
+        for batch in range(1, settings.max_running_requests + 1):
+            base_s, _ = _interpolate(steps.decode, _padded(batch, buckets))
+            _, context_s = _interpolate(steps.decode, batch)
+            self.decode_base_s.append(max(base_s, steps.floor_s) + steps.overhead_s)
+            self.decode_context_s.append(context_s)
+            self._mixed_context_s.append(steps.mixed.decode_context_ratio * context_s)
+
+    def prefill_s(self, new_tokens: int, attended: float) -> float:
+        """Seconds of a prefill step of ``new_tokens`` in all; ``attended`` is the sum over its chunks of
+        ``s * (h + s / 2)``, with ``s`` new tokens after ``h`` that are in the KV cache."""
+        return self._tokens_s(new_tokens) + self._attended_s * attended + self._overhead_s
+
+    def mixed_s(self, new_tokens: int, attended: float, decode_batch: int, decode_context: int) -> float:
+        """Seconds of a prefill step as above that carries ``decode_batch`` rows of ``decode_context`` tokens in all."""
+        return (
+            self._tokens_s(new_tokens + decode_batch)
+            + self._attended_s * attended
+            + self._mixed_context_s[decode_batch] * decode_context
+            + self._overhead_s
+        )
+
+    def _tokens_s(self, tokens: int) -> float:
+        if tokens <= self._knee:
+            tokens_s = self._base_s + self._below_knee_s * tokens
+        else:
+            tokens_s = self._knee_base_s + self._per_token_s * tokens
+        return max(tokens_s, self._floor_s)
+
+
+def _padded(batch: int, buckets: list[int]) -> int:
+    """The batch that runs: the next graph bucket, or the batch itself above the largest (eager, no padding)."""
+    index = bisect.bisect_left(buckets, batch)
+    return buckets[index] if index < len(buckets) else batch
+
+
+def _interpolate(decode: DecodeSteps, batch: int) -> tuple[float, float]:
+    """(base_s, context_s) at ``batch``: linear between the table's batches and constant below the first. Above the last
+    the base goes on at its last slope; the cost per token of context stays, as its small slope is noise."""
+    batches, base_s, context_s = decode.batches, decode.base_s, decode.context_s
+    if batch <= batches[0] or len(batches) == 1:
+        return base_s[0], context_s[0]
+    right = min(bisect.bisect_left(batches, batch), len(batches) - 1)
+    left = right - 1
+    share = (batch - batches[left]) / (batches[right] - batches[left])
+    base = base_s[left] + share * (base_s[right] - base_s[left])
+    return base, context_s[left] + min(share, 1.0) * (context_s[right] - context_s[left])

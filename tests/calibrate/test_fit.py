@@ -1,0 +1,105 @@
+"""The fits recover coefficients that were planted, also under noise and outliers."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calibrate.fit import (
+    DecodeSamples,
+    PrefillSamples,
+    decode_step_s,
+    fit_decode,
+    fit_non_negative,
+    fit_prefill,
+    prefill_step_s,
+    residual,
+)
+from simcore.profile_parts import DecodeSteps, PrefillSteps
+
+DECODE = DecodeSteps(batches=(1, 8, 64), base_s=(0.006, 0.0065, 0.009), context_s=(5e-8, 4.5e-8, 4e-8))
+PREFILL = PrefillSteps(base_s=0.007, below_knee_s=5e-6, per_token_s=2e-5, knee_tokens=320, per_attended_s=1e-9)
+
+
+def decode_samples(noise: float = 0.0) -> DecodeSamples:
+    batch, context = (grid.ravel() for grid in np.meshgrid([1.0, 8.0, 64.0], [129.0, 513.0, 1025.0, 2049.0, 8193.0]))
+    samples = DecodeSamples(batch, context, np.ones_like(batch))
+    factors = 1 + noise * np.random.default_rng(1).standard_normal(len(batch))
+    return DecodeSamples(batch, context, decode_step_s(DECODE, samples) * factors)
+
+
+def prefill_samples(truth: PrefillSteps = PREFILL, noise: float = 0.0) -> PrefillSamples:
+    sizes = [(1, 2.0**power) for power in range(4, 15)] + [(4, 64.0), (4, 256.0), (4, 1024.0), (16, 64.0), (16, 512.0)]
+    batch, isl = np.array(sizes).T
+    samples = PrefillSamples(batch * isl, batch * isl**2 / 2, np.ones_like(isl))
+    factors = 1 + noise * np.random.default_rng(2).standard_normal(len(isl))
+    return PrefillSamples(samples.new_tokens, samples.attended, prefill_step_s(truth, samples) * factors)
+
+
+def test_exact_decode_samples_give_the_planted_table() -> None:
+    found = fit_decode(decode_samples())
+    assert found.batches == DECODE.batches
+    assert found.base_s == pytest.approx(DECODE.base_s, rel=1e-4)
+    assert found.context_s == pytest.approx(DECODE.context_s, rel=1e-4)
+
+
+def test_noisy_decode_samples_give_nearly_the_planted_table() -> None:
+    found = fit_decode(decode_samples(noise=0.01))
+    assert found.base_s == pytest.approx(DECODE.base_s, rel=0.02)
+    assert found.context_s == pytest.approx(DECODE.context_s, rel=0.2)
+
+
+def test_bases_do_not_fall_as_the_batch_grows() -> None:
+    samples = decode_samples()
+    step_s = np.where(samples.batch == 8, samples.step_s * 0.8, samples.step_s)
+    base_s = fit_decode(DecodeSamples(samples.batch, samples.context_tokens, step_s)).base_s
+    assert list(base_s) == sorted(base_s)
+
+
+def test_one_context_does_not_make_a_slope() -> None:
+    with pytest.raises(ValueError, match="decode batch 4 was sampled at one context only"):
+        fit_decode(DecodeSamples(np.array([4.0, 4.0]), np.array([9.0, 9.0]), np.array([1.0, 1.1])))
+
+
+@settings(max_examples=5, deadline=None)
+@given(
+    knee=st.integers(8, 64).map(lambda eighth: 8 * eighth),
+    base_s=st.floats(0.004, 0.02),
+    below_s=st.floats(0, 1e-5),
+    per_token_s=st.floats(2e-5, 1e-4),
+)
+def test_exact_prefill_samples_give_the_planted_times(
+    knee: int, base_s: float, below_s: float, per_token_s: float
+) -> None:
+    truth = PrefillSteps(
+        base_s=base_s, below_knee_s=below_s, per_token_s=per_token_s, knee_tokens=knee, per_attended_s=1e-9
+    )
+    samples = prefill_samples(truth)
+    found = fit_prefill(samples)
+    assert residual(prefill_step_s(found, samples), samples.step_s).mape < 1e-3
+    assert found.per_token_s == pytest.approx(per_token_s, rel=0.01)
+    assert found.per_attended_s == pytest.approx(1e-9, rel=0.05)
+
+
+def test_the_knee_comes_from_the_data() -> None:
+    assert fit_prefill(prefill_samples(noise=0.005)).knee_tokens == pytest.approx(320, rel=0.2)
+
+
+def test_an_outlier_does_not_bend_the_fit() -> None:
+    columns = np.column_stack([np.ones(20), np.arange(20.0)])
+    target = columns @ [1.0, 0.5]
+    target[19] *= 3
+    assert fit_non_negative(columns, target) == pytest.approx([1.0, 0.5], rel=0.01)
+
+
+def test_coefficients_are_never_negative_and_a_known_part_is_kept() -> None:
+    columns = np.column_stack([np.ones(10), np.arange(10.0)])
+    assert fit_non_negative(columns, 10.0 - 0.5 * np.arange(10.0))[1] == 0.0
+    known = np.full(10, 4.0)
+    assert fit_non_negative(columns[:, 1:], 4.0 + 2.0 * columns[:, 1], known) == pytest.approx([2.0])
+
+
+def test_residual_is_relative() -> None:
+    found = residual(np.array([1.1, 2.0, 2.7]), np.array([1.0, 2.0, 3.0]))
+    assert found.samples == 3
+    assert (found.mape, found.max_abs) == pytest.approx((0.0667, 0.1))
