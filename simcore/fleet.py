@@ -14,16 +14,14 @@ from .server.continuous import ContinuousServer
 from .server.interface import Listener
 from .server.static import StaticServer
 from .step_time import StepTimes
+from .workload.lengths import FixedLength
 
-__all__ = ["Member", "build_fleet", "fleet_profiles", "server_frame"]
+__all__ = ["Member", "build_fleet", "fleet_profiles", "max_prompt_tokens", "server_frame"]
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A server with what the engine needs of its profile.
-
-    SGLang bounds a request by ``max_request_tokens = min(context, pool) - 1`` tokens; longer prompts are refused.
-    """
+    """A server with what the engine needs of its profile."""
 
     server: ContinuousServer | StaticServer
     profile: ServiceProfile
@@ -34,11 +32,21 @@ class Member:
     max_request_tokens: int
 
     def refusal(self, prompt_tokens: int) -> str:
-        """Why the server does not take a prompt of this length, or the empty string (``tp_worker.py``)."""
-        if prompt_tokens < self.max_request_tokens - 5:
+        """Why the server does not take a prompt of this length, or the empty string."""
+        limit = max_prompt_tokens(self.profile)
+        if prompt_tokens <= limit:
             return ""
-        limit = self.max_request_tokens - 6
-        return f"the prompt of {prompt_tokens} tokens exceeds the server's limit of {limit}"
+        return f"the prompt of {prompt_tokens} tokens is longer than the server's limit of {limit}"
+
+
+def max_request_tokens(profile: ServiceProfile) -> int:
+    """Most tokens of prompt and answer together: SGLang's max_req_len, for whole pages (``tp_worker.py``)."""
+    return min(profile.context_length - 1, profile.kv_tokens_capacity - profile.settings.page_size)
+
+
+def max_prompt_tokens(profile: ServiceProfile) -> int:
+    """The longest prompt that is not refused with 400: less than SGLang's max_req_input_len."""
+    return max_request_tokens(profile) - 6
 
 
 def fleet_profiles(scenario: Scenario) -> list[ServiceProfile]:
@@ -51,6 +59,20 @@ def fleet_profiles(scenario: Scenario) -> list[ServiceProfile]:
     if len(models) > 1:
         raise UserError(f"scenario {scenario.name}: servers must serve one model, not {', '.join(models)}")
     return profiles
+
+
+def check_prompts_fit(scenario: Scenario, profiles: list[ServiceProfile]) -> None:
+    """A prompt of fixed length that a server does not take is a mistake in the scenario, not a run of rejections."""
+    lengths = scenario.workload.lengths
+    if lengths is None or not isinstance(lengths.prompt, FixedLength):
+        return
+    tokens = lengths.prompt.tokens
+    smallest = min(profiles, key=max_prompt_tokens)
+    if tokens > max_prompt_tokens(smallest):
+        raise UserError(
+            f"scenario {scenario.name}: workload.lengths.prompt.tokens: a prompt of {tokens} tokens is longer than "
+            f"{max_prompt_tokens(smallest)}, the most that a server with profile {smallest.name} takes"
+        )
 
 
 def build_fleet(
@@ -95,7 +117,7 @@ def build_fleet(
                 requests.ingress_s,
                 requests.ingress_per_prompt_token_s,
                 requests.egress_s,
-                min(profile.context_length - 1, capacity - settings.page_size),
+                max_request_tokens(profile),
             )
         )
     return members

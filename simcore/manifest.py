@@ -24,8 +24,8 @@ _PACKAGES: Final = ("numpy", "scipy", "pandas", "pyarrow", "simpy", "pydantic", 
 class Manifest:
     """``manifest.json``: times are ISO 8601 in UTC; ``profiles`` the SHA-256 of each service profile by its name.
 
-    ``simroute_version`` is None when it runs from a checkout that is not installed, ``git_commit`` None when it does not
-    run from one; it ends in "-dirty" where the checkout had changes.
+    ``simroute_version`` is None when it runs from a checkout that is not installed, ``git_commit`` None when it does
+    not run from one; it ends in "-dirty" where the checkout had changes.
     """
 
     scenario: str

@@ -1,9 +1,9 @@
 """The run folder, in which everything about a run lies together, and back.
 
 ``config.yaml`` the resolved scenario, ``manifest.json`` where it comes from, ``summary.json`` the numbers,
-``requests.parquet``, ``servers.parquet``, ``timeline.parquet`` and ``itl.parquet`` the records (columns: simcore/records.py;
-what did not happen is null), ``report.html`` the page, ``plots/*.svg``. A comparison's folder holds ``config.yaml``,
-``comparison.json``, ``report.html``, ``plots/`` and one run folder for each policy and seed.
+``requests.parquet``, ``servers.parquet``, ``timeline.parquet`` and ``itl.parquet`` the records (columns as in
+simcore/records.py; what did not happen is null), ``report.html`` the page, ``plots/*.svg``. A comparison's folder holds
+``config.yaml``, ``comparison.json``, ``report.html``, ``plots/`` and one run folder for each policy and seed.
 """
 
 import json

@@ -15,7 +15,7 @@ __all__ = ["StagedFolder", "check_out", "slug", "staged_folder"]
 
 
 class StagedFolder:
-    """A folder under construction. Write into ``staging``; ``final`` is where it lies once the ``with`` block has ended."""
+    """A folder under construction: write into ``staging``; it lies at ``final`` once the ``with`` block has ended."""
 
     def __init__(self, staging: Path, final: Path) -> None:
         self.staging = staging
@@ -40,7 +40,8 @@ def staged_folder(out: Path, name: str) -> Iterator[StagedFolder]:
 
 
 def check_out(out: Path) -> None:
-    """Make the results folder ``out`` if need be. Raises UserError, before any work is done, if it cannot be written."""
+    """Make the results folder ``out`` if need be; call it before any work is done. Raises UserError if it cannot be
+    written."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

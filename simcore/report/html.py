@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
@@ -25,7 +25,8 @@ _SERVERS_SHOWN: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What the template shows. ``plots`` are SVG texts by name, ``links`` other pages as (text, relative address)."""
+    """What the template shows. ``plots`` are SVG texts by name, ``details`` tables folded away under
+    a heading, ``links`` other pages as (text, relative address)."""
 
     title: str
     subtitle: str
@@ -37,8 +38,8 @@ class Page:
     config: str
     command: str
     warnings: Sequence[str] = ()
-    details: Sequence[TextTable] = ()
-    links: Sequence[tuple[str, str]] = field(default=())
+    details: Sequence[tuple[str, Sequence[TextTable]]] = ()
+    links: Sequence[tuple[str, str]] = ()
 
 
 def run_plots(result: RunResult, comparison: Comparison) -> dict[str, str]:
@@ -99,7 +100,7 @@ def comparison_page(
             config=config,
             command=command,
             warnings=[warning for contender in comparison.contenders for warning in _warnings(contender)],
-            details=[table for contender in comparison.contenders for table in _details(comparison, contender)],
+            details=[_details(comparison, contender) for contender in comparison.contenders],
             links=links,
         )
     )
@@ -163,11 +164,9 @@ def _warnings(contender: Contender) -> list[str]:
     return found
 
 
-def _details(comparison: Comparison, contender: Contender) -> list[TextTable]:
+def _details(comparison: Comparison, contender: Contender) -> tuple[str, list[TextTable]]:
     summary = contender.runs[0].summary
-    seed = f", seed {summary.seed}" if len(contender.runs) > 1 else ""
-    latencies, servers = latency_table(contender, comparison.confidence), server_table(summary, _SERVERS_SHOWN)
-    return [
-        TextTable(f"{contender.policy}: latencies", latencies.columns, latencies.rows, latencies.notes),
-        TextTable(f"{contender.policy}: servers{seed}", servers.columns, servers.rows, servers.notes),
-    ]
+    servers = server_table(summary, _SERVERS_SHOWN)
+    if len(contender.runs) > 1:
+        servers = replace(servers, title=f"Servers, seed {summary.seed}")
+    return contender.policy, [latency_table(contender, comparison.confidence), servers]

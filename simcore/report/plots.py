@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from simcore.measures import LATENCY_LABELS, LATENCY_MEANINGS
 from simcore.report.comparison import Comparison
 from simcore.report.drawing import INK, new_figure, render, series_colours, style, tidy
-from simcore.report.wording import latency_unit, number, percent, unit_of
+from simcore.report.wording import latency_unit, percent, unit_of
 from simcore.summary import ServerSummary
 
 __all__ = ["MAX_POINTS", "latency_cdf", "ranking", "server_load", "thinned", "timeline"]
@@ -28,7 +28,7 @@ def latency_cdf(column: str, samples: Mapping[str, _Floats], limit_s: float | No
     samples = {name: values[~np.isnan(values)] for name, values in samples.items()}
     unit = latency_unit(np.quantile(values, 0.99) for values in samples.values() if values.size)
     with style():
-        figure = new_figure(5.2, 3.5)
+        figure = new_figure(4.5, 3.3)
         axes = figure.add_subplot()
         tidy(axes)
         for name, (colour, dash) in series_colours(samples).items():
@@ -142,11 +142,10 @@ def _logarithmic(axes: Axes, samples: Sequence[_Floats]) -> None:
     high = max((float(np.quantile(values, 0.99)) for values in samples), default=0.0)
     if low > 0 and min(float(values.min()) for values in samples) > 0 and high / low > 30:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(left=0)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
 def _over_time(t_s: pd.Series, server_id: pd.Series, values: pd.Series, duration_s: float) -> pd.DataFrame:

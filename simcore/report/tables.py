@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from simcore.measures import LATENCY_LABELS, LATENCY_MEANINGS, find_measure
 from simcore.report.comparison import Comparison, Contender
@@ -10,14 +11,18 @@ from simcore.summary import ServerSummary, Summary
 
 __all__ = ["Cell", "Column", "TextTable", "comparison_table", "figures", "latency_table", "server_table"]
 
+_NARROW_LEAVES_OUT: Final = ("mean_tpot_s", "p99_e2e_s")
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """``meaning`` says what the heading leaves out, for a tooltip or a note."""
+    """``meaning`` says what the heading leaves out, for a tooltip; a narrow terminal shows essential columns alone."""
 
     heading: str
     is_number: bool = True
     meaning: str = ""
+    is_essential: bool = True
+    may_wrap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +36,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
-    """Rows have one cell a column; ``notes`` belong under the table."""
+    """Rows have one cell a column; ``notes`` belong under the table, ``detail_note`` too where details are shown."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
+    detail_note: str = ""
 
 
 def figures(summary: Summary) -> list[tuple[str, str, str]]:
@@ -71,7 +77,7 @@ def latency_table(contender: Contender, confidence: float) -> TextTable:
     statistics = ("mean", "p50", "p90", "p95", "p99", "max")
     columns = (
         Column("latency", is_number=False),
-        Column("from - to", is_number=False),
+        Column("from - to", is_number=False, may_wrap=True),
         Column("unit", is_number=False),
         *(Column(statistic) for statistic in statistics),
     )
@@ -83,7 +89,8 @@ def latency_table(contender: Contender, confidence: float) -> TextTable:
         details = [_detail(contender, f"{statistic}_{name}", unit) for statistic in statistics]
         cells = [Cell(unit.format(value), detail) for value, detail in zip(values, details, strict=True)]
         rows.append((Cell(LATENCY_LABELS[name]), Cell(LATENCY_MEANINGS[name]), Cell(unit.name), *cells))
-    return TextTable("Latencies", columns, tuple(rows), (f"Small print: {confidence:.0%} confidence intervals.",))
+    note = f"Small print: {confidence:.0%} confidence intervals."
+    return TextTable("Latencies", columns, tuple(rows), detail_note=note)
 
 
 def comparison_table(comparison: Comparison) -> TextTable:
@@ -93,9 +100,9 @@ def comparison_table(comparison: Comparison) -> TextTable:
     shown = dict.fromkeys([ranked_by, *slo, "mean_ttft_s", "p99_ttft_s", "mean_tpot_s", "mean_e2e_s", "p99_e2e_s"])
     measured = [_measure_column(comparison, name) for name in shown]
     plain = [
-        (Column("req/s", meaning="finished requests over the window"), "request_throughput_rps", number),
-        (Column("cache hits", meaning="cached over prompt tokens"), "cache_hit_rate", percent),
-        (Column("busy", meaning="mean utilisation of the servers"), "utilisation", percent),
+        (Column("req/s", True, "finished requests over the window", False), "request_throughput_rps", number),
+        (Column("cache hits", True, "cached over prompt tokens", False), "cache_hit_rate", percent),
+        (Column("busy", True, "mean utilisation of the servers", False), "utilisation", percent),
     ]
     columns = (
         Column("#"),
@@ -125,14 +132,14 @@ def server_table(summary: Summary, limit: int) -> TextTable:
         notes = (f"The {limit} busiest of {len(summary.servers):,} servers. Whole run, warm-up included.",)
     columns = (
         Column("server", is_number=False),
-        Column("profile", is_number=False),
+        Column("profile", is_number=False, is_essential=False),
         Column("requests"),
         Column("busy", meaning="share of the run spent in steps"),
-        Column("prefill", meaning="share of the run in prefill steps"),
-        Column("decode", meaning="share of the run in decode steps"),
-        Column("mixed", meaning="share of the run in steps that do both"),
-        Column("prompt tokens"),
-        Column("output tokens"),
+        Column("prefill", True, "share of the run in prefill steps", False),
+        Column("decode", True, "share of the run in decode steps", False),
+        Column("mixed", True, "share of the run in steps that do both", False),
+        Column("prompt tokens", is_essential=False),
+        Column("output tokens", is_essential=False),
         Column("cache hits", meaning="cached over prompt tokens"),
         Column("retracted"),
         Column("peak running"),
@@ -162,15 +169,14 @@ def _measure_column(comparison: Comparison, name: str) -> tuple[Column, list[Cel
     measure = find_measure(name)
     estimates = [contender.estimates[name] for contender in comparison.contenders]
     unit = unit_of(measure, [estimate.value for estimate in estimates])
-    heading = measure.label if unit.name == "%" else f"{measure.label}, {unit.name}"
+    heading = "SLO met" if measure.unit == "share" else f"{measure.label}, {unit.name}"
     best = _best([estimate.value for estimate in estimates], measure.higher_is_better)
     cells = [
         Cell(unit.format(estimate.value), interval(estimate, unit), strong=estimate.value == best)
         for estimate in estimates
     ]
-    return Column(
-        heading, meaning=LATENCY_MEANINGS.get(measure.column, "requests that met every limit of the SLO")
-    ), cells
+    meaning = LATENCY_MEANINGS.get(measure.column, "requests that met every limit of the SLO")
+    return Column(heading, True, meaning, name not in _NARROW_LEAVES_OUT), cells
 
 
 def _best(values: Sequence[float], higher_is_better: bool) -> float:
@@ -183,7 +189,7 @@ def _against(contender: Contender) -> Cell:
     if against is None:
         return Cell("best", strong=True)
     if not against.significant:
-        return Cell("no significant difference", _signed_interval(against.relative.low, against.relative.high))
+        return Cell("not significant", _signed_interval(against.relative.low, against.relative.high))
     low, high = against.relative.low, against.relative.high
     return Cell(_signed(against.relative.value), _signed_interval(low, high))
 

@@ -1,8 +1,10 @@
 """The results in the terminal."""
 
+import re
+from typing import Literal
+
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +15,7 @@ from simcore.report.wording import verdict
 __all__ = ["print_comparison", "print_run"]
 
 _SERVERS_SHOWN = 16
+_UNLIMITED = 10_000
 
 
 def print_run(console: Console, comparison: Comparison) -> None:
@@ -27,8 +30,8 @@ def print_run(console: Console, comparison: Comparison) -> None:
     for name, value, remark in figures(summary):
         grid.add_row(Text(name), Text(value, style="bold", justify="right"), Text(remark, style="dim"))
     console.print(grid)
-    console.print(_table(latency_table(contender, comparison.confidence), details=False))
-    console.print(_table(server_table(summary, _SERVERS_SHOWN), details=False))
+    _print_table(console, latency_table(contender, comparison.confidence))
+    _print_table(console, server_table(summary, _SERVERS_SHOWN))
     _print_warnings(console, contender)
 
 
@@ -36,7 +39,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     """Several policies: the table, best first, the verdict in sentences, warnings."""
     console.print()
     console.print(Text.assemble((comparison.scenario, "bold"), f"  {_seeds(comparison)}"))
-    console.print(_table(comparison_table(comparison), details=True))
+    _print_table(console, comparison_table(comparison), detailed=("against the best", comparison.rank_by.label))
     for line in verdict(comparison):
         console.print(Text(line, style="bold" if line.startswith(comparison.best.policy) else ""))
     for contender in comparison.contenders:
@@ -48,25 +51,33 @@ def _seeds(comparison: Comparison) -> str:
     return f"seeds {seeds}" if len(comparison.seeds) > 1 else f"seed {seeds}"
 
 
-def _table(source: TextTable, *, details: bool) -> Table:
-    table = Table(
-        title=escape(source.title),
-        title_justify="left",
-        title_style="bold",
-        caption=escape("\n".join(source.notes)),
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-    )
-    for column in source.columns:
-        table.add_column(escape(column.heading), justify="right" if column.is_number else "left")
+def _print_table(console: Console, source: TextTable, detailed: tuple[str, ...] = ()) -> None:
+    """``detailed`` are the headings (up to the unit) of the columns that show their cells' details."""
+    table = _table(source, list(range(len(source.columns))), detailed)
+    unlimited = console.options.update(width=_UNLIMITED)
+    if console.measure(table, options=unlimited).minimum > console.width:
+        table = _table(source, [i for i, column in enumerate(source.columns) if column.is_essential], detailed)
+    console.print(table)
+    for note in source.notes:
+        console.print(Text(f" {note}", style="dim"))
+
+
+def _table(source: TextTable, shown: list[int], detailed: tuple[str, ...]) -> Table:
+    table = Table(title=Text(source.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+    detail = [column.heading.partition(",")[0] in detailed for column in source.columns]
+    for i in shown:
+        column = source.columns[i]
+        heading = Text(re.sub(r",? ", "\n", column.heading) if column.is_number else column.heading)
+        justify: Literal["right", "left"] = "right" if column.is_number else "left"
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=not (column.may_wrap or detail[i]))
     for row in source.rows:
-        table.add_row(*(_cell(cell, details=details and index in (2, 3)) for index, cell in enumerate(row)))
+        table.add_row(*(_cell(row[i], detail[i]) for i in shown))
     return table
 
 
-def _cell(cell: Cell, *, details: bool) -> Text:
+def _cell(cell: Cell, show_detail: bool) -> Text:
     text = Text(cell.text, style="bold" if cell.strong else "")
-    if details and cell.detail:
+    if show_detail and cell.detail:
         text.append(f"\n{cell.detail}", style="dim")
     return text
 

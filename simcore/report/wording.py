@@ -35,9 +35,11 @@ def number(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage: 0.4%, 3.1%, 31%, 100%."""
+    """A share as a percentage: 0.4%, 3.1%, 31%, 99.97%, and 100% only if it is all."""
     if not math.isfinite(share):
         return UNKNOWN
+    if 0.995 <= share < 1:
+        return f"{min(100 * share, 99.99):.2f}%"
     return f"{100 * share:.1f}%" if 0 < abs(share) < 0.0995 else f"{100 * share:.0f}%"
 
 

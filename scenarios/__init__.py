@@ -1,0 +1,1 @@
+"""Bundled scenarios, service profiles and length tables. Data only."""

@@ -1,0 +1,154 @@
+"""A scenario: what the clients send, which servers there are, how the router is set up, and what counts as good."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from .launch import LaunchParameters
+from .scenario_file import ScenarioFile, to_yaml
+from .workload import WorkloadSpec
+
+__all__ = [
+    "ControlAction",
+    "PolicySpec",
+    "RouterSpec",
+    "Scenario",
+    "ServerGroup",
+    "Slo",
+    "load_scenario",
+    "resolved_yaml",
+]
+
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerGroup(_Section):
+    """``count`` equal servers, one GPU each."""
+
+    profile: str
+    """A bundled profile's name, or the path of a .json file relative to the scenario's."""
+    count: _Count = 1
+    launch: LaunchParameters = LaunchParameters()
+    """SGLang's launch parameters; what is not given stays as the profile has it."""
+
+
+class RouterSpec(_Section):
+    """The router in front of the servers."""
+
+    queue_order: str | None = None
+    """Which waiting request goes next; not given: the policy's own, which is fcfs for most."""
+    queue_limit: Annotated[int, Field(ge=0)] | None = None
+    """Most requests that wait at the router; one more is rejected."""
+    max_running_requests: _Count | None = None
+    """Most requests that the router has in flight on one server. Not the client's max_concurrency."""
+    report_interval_s: _Positive = 1.0
+    """How often servers are asked for their load. Only policies that decide on reports make them be asked."""
+    report_delay_s: _NonNegative = 0.0
+    """How long a report is under way."""
+
+
+class PolicySpec(_Section):
+    """A policy with its parameters. In YAML also just the name."""
+
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def label(self) -> str:
+        """The name under which results are shown: two settings of one policy differ in it."""
+        name = self.name.rpartition(":")[2] if ".py:" in self.name else self.name
+        if not self.params:
+            return name
+        return f"{name}({', '.join(f'{key}={value}' for key, value in self.params.items())})"
+
+
+class ControlAction(_Section):
+    """A change while requests run: the router's cap on one server, or on all."""
+
+    at_s: _NonNegative
+    server: str | None = None
+    """s0, s1, ... in the order of ``servers``; not given: all."""
+    max_running_requests: _Count | None
+    """null: no cap."""
+
+
+class Slo(_Section):
+    """Bounds that a request must meet to count as good output; times from its arrival at the router."""
+
+    ttft_s: _Positive | None = None
+    tpot_s: _Positive | None = None
+    e2e_s: _Positive | None = None
+
+    def bounds(self) -> dict[str, float]:
+        """Those that are set."""
+        return self.model_dump(exclude_none=True)
+
+
+class Scenario(_Section):
+    """Everything about a run except the policy. ``policies`` are those compared when none is named."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    description: str = ""
+    seed: Annotated[int, Field(ge=0)] = 0
+    warmup_s: _NonNegative = 0.0
+    """Requests that arrive before it are served but not measured."""
+    workload: WorkloadSpec
+    servers: Annotated[tuple[ServerGroup, ...], Field(min_length=1)]
+    router: RouterSpec = RouterSpec()
+    policies: Annotated[tuple[PolicySpec, ...], Field(min_length=1)] = (
+        PolicySpec(name="random"),
+        PolicySpec(name="round_robin"),
+        PolicySpec(name="least_request"),
+        PolicySpec(name="power_of_two"),
+    )
+    slo: Slo = Slo()
+    control: tuple[ControlAction, ...] = ()
+
+    _base_dir: Path = PrivateAttr(default_factory=Path)
+
+    @property
+    def base_dir(self) -> Path:
+        """What relative paths in the scenario are relative to."""
+        return self._base_dir
+
+    @model_validator(mode="after")
+    def _control_names_servers(self) -> Self:
+        servers = {f"s{index}" for index in range(sum(group.count for group in self.servers))}
+        for index, action in enumerate(self.control):
+            if action.server is not None and action.server not in servers:
+                raise ValueError(f"control.{index}.server: no server {action.server!r}; there are s0 to s{len(servers) - 1}")
+        return self
+
+
+def load_scenario(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
+    """A bundled scenario by name, or one from a file, with ``a.b=value`` overrides applied. Raises UserError."""
+    file = ScenarioFile.find(name_or_path)
+    for override in overrides:
+        file.override(override)
+    scenario = file.validate(Scenario)
+    scenario._base_dir = file.base_dir
+    return scenario
+
+
+def resolved_yaml(scenario: Scenario) -> str:
+    """The scenario with every default written out, as YAML."""
+    document = scenario.model_dump(mode="json", exclude={"servers"})
+    # Launch parameters stand for the profile's where they are not given, so only those given may be written.
+    groups = [
+        {**group.model_dump(mode="json"), "launch": group.launch.model_dump(mode="json", exclude_unset=True)}
+        for group in scenario.servers
+    ]
+    return to_yaml({**document, "servers": groups})

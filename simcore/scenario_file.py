@@ -1,0 +1,188 @@
+"""Scenario files: YAML with line numbers, overrides from the command line, and errors that say where."""
+
+import difflib
+import importlib.resources
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from .errors import UserError
+
+__all__ = ["ScenarioFile", "bundled_scenarios", "scenario_text", "to_yaml"]
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Path = tuple[str | int, ...]
+
+
+def bundled_scenarios() -> list[str]:
+    """Names of the scenarios that ship with simroute, sorted."""
+    folder = importlib.resources.files("scenarios")
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def scenario_text(name: str) -> str:
+    """The YAML of a bundled scenario. Raises UserError."""
+    names = bundled_scenarios()
+    if name not in names:
+        close = difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UserError(f"unknown scenario {name!r}: {hint}give the path of a .yaml file or one of {', '.join(names)}")
+    return (importlib.resources.files("scenarios") / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def to_yaml(document: Mapping[str, Any]) -> str:
+    """Plain data as YAML, in the order given."""
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(dict(document), stream)
+    return stream.getvalue()
+
+
+@dataclass(slots=True)
+class ScenarioFile:
+    """A parsed file. ``label`` stands for it in messages, ``base_dir`` is what its relative paths are relative to."""
+
+    label: str
+    base_dir: Path
+    document: CommentedMap
+    _overridden: dict[_Path, str] = field(default_factory=dict)
+
+    @classmethod
+    def find(cls, name_or_path: str) -> Self:
+        """A bundled name, or the path of a ``.yaml`` file. Raises UserError."""
+        if not name_or_path.endswith((".yaml", ".yml")):
+            return cls(f"scenarios/{name_or_path}.yaml", Path(), _parse(name_or_path, scenario_text(name_or_path)))
+        path = Path(name_or_path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: not UTF-8 text: {error}") from error
+        return cls(str(path), path.parent, _parse(str(path), text))
+
+    def override(self, text: str) -> None:
+        """Apply ``a.b=value``; the value is YAML, a number in the path an index. Raises UserError."""
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise UserError(f"--set {text}: give it as path=value, for example workload.arrivals.rate_rps=20")
+        steps = key.strip().split(".")
+        parent: Any = self.document
+        for step in steps[:-1]:
+            parent = _child(parent, step, text)
+        path = tuple(int(step) if step.isdigit() else step for step in steps)
+        try:
+            parsed = YAML(typ="safe", pure=True).load(value) if value.strip() else None
+        except YAMLError as error:
+            raise UserError(f"--set {text}: the value is not YAML") from error
+        if isinstance(parent, CommentedSeq):
+            _check_index(parent, steps[-1], text)
+            parent[int(steps[-1])] = parsed
+        else:
+            parent[steps[-1]] = parsed
+        self._overridden[path] = text
+
+    def validate(self, model: type[_Model]) -> _Model:
+        """The document as a model. Raises UserError with the first mistake, its file and line, or its override."""
+        try:
+            return model.model_validate(self.document)
+        except ValidationError as error:
+            details = error.errors()
+            raise UserError("\n".join(self._explain(detail, model) for detail in details[:1])) from error
+
+    def _explain(self, detail: ErrorDetails, model: type[BaseModel]) -> str:
+        path, node = self._locate(detail["loc"])
+        field_name = ".".join(str(step) for step in path)
+        message = _message(detail, node)
+        where = f"{field_name}: " if field_name else ""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self._overridden:
+                return f"--set {self._overridden[path[:length]]}: {where}{message}"
+        return f"{self.label}:{self._line(path)}: {where}{message}"
+
+    def _locate(self, location: tuple[int | str, ...]) -> tuple[_Path, Any]:
+        """The path within the document, without the names of union members that pydantic puts in; and what is there."""
+        path: list[str | int] = []
+        node: Any = self.document
+        for index, step in enumerate(location):
+            present = (isinstance(node, Mapping) and step in node) or (
+                isinstance(node, list) and isinstance(step, int) and step < len(node)
+            )
+            if present:
+                node = node[step]
+                path.append(step)
+            elif index == len(location) - 1 and isinstance(node, Mapping):
+                # A field that is missing: its name is all there is of it.
+                path.append(step)
+                return tuple(path), node
+        return tuple(path), node
+
+    def _line(self, path: _Path) -> int:
+        """The line, counted from 1, of the deepest part of a path that the file has."""
+        line = 0
+        node: Any = self.document
+        for step in path:
+            if isinstance(node, CommentedMap) and step in node:
+                position = node.lc.key(step) if step in (node.lc.data or {}) else None
+            elif isinstance(node, CommentedSeq) and isinstance(step, int) and step < len(node):
+                position = node.lc.item(step) if step in (node.lc.data or {}) else None
+            else:
+                break
+            if position is not None:
+                line = position[0]
+            node = node[step]
+        return line + 1
+
+
+def _parse(label: str, text: str) -> CommentedMap:
+    try:
+        document = YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{label}:{line}: not YAML: {error.problem}") from error
+    except YAMLError as error:
+        raise UserError(f"{label}: not YAML: {error}") from error
+    if not isinstance(document, CommentedMap):
+        raise UserError(f"{label}:1: a scenario is a mapping of name, workload, servers and more")
+    return document
+
+
+def _child(parent: Any, step: str, text: str) -> Any:
+    if isinstance(parent, CommentedSeq):
+        _check_index(parent, step, text)
+        return parent[int(step)]
+    if not isinstance(parent, CommentedMap):
+        raise UserError(f"--set {text}: there is nothing below a plain value for {step!r} to name")
+    if not isinstance(parent.get(step), CommentedMap | CommentedSeq):
+        parent[step] = CommentedMap()
+    return parent[step]
+
+
+def _check_index(parent: CommentedSeq, step: str, text: str) -> None:
+    if not step.isdigit() or int(step) >= len(parent):
+        raise UserError(f"--set {text}: {step!r} is not an index of a list of {len(parent)}")
+
+
+def _message(detail: ErrorDetails, node: Any) -> str:
+    given = detail["input"]
+    match detail["type"]:
+        case "extra_forbidden":
+            return "unknown key"
+        case "missing":
+            return "missing"
+        case "value_error":
+            return detail["msg"].removeprefix("Value error, ")
+        case _:
+            message = detail["msg"][0].lower() + detail["msg"][1:]
+            plain = isinstance(given, str | int | float | bool) or given is None
+            return f"{message}, not {given!r}" if plain else message
