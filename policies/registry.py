@@ -92,9 +92,7 @@ def make_order(name: str) -> QueueOrder:
 def _describe(policy: type[Policy]) -> PolicyDescription:
     parameters = tuple(_parameters(policy).values())
     order = policy.order.name if policy.order else "fcfs"
-    return PolicyDescription(
-        policy.name, policy.summary, policy.source, parameters, tuple(sorted(policy.needs)), order
-    )
+    return PolicyDescription(policy.name, policy.summary, policy.source, parameters, tuple(sorted(policy.needs)), order)
 
 
 def _parameters(policy: type[Policy]) -> dict[str, PolicyParameter]:

@@ -1,22 +1,24 @@
 """SimPy's environment with events at absolute times."""
 
-import heapq
 from collections.abc import Callable
-from typing import Any, cast
+from heapq import heappush
+from typing import Any
 
 import simpy
-from simpy.events import NORMAL as _NORMAL
+from simpy.events import NORMAL
 
 __all__ = ["Call", "Clock"]
 
 
 class Call:
-    """The least that SimPy's kernel runs: a callback with a value. A full ``Event`` costs three times as much."""
+    """The least that SimPy's kernel runs: a callback at ``time_s`` with a value. A full ``Event`` costs three times as
+    much."""
 
-    __slots__ = ("_ok", "callbacks", "value")
+    __slots__ = ("_ok", "callbacks", "time_s", "value")
 
-    def __init__(self, callback: "Callable[[Call], None]", value: Any) -> None:
-        self.callbacks: list[Callable[[Call], None]] | None = [callback]
+    def __init__(self, time_s: float, callback: "Callable[[Call], None]", value: Any) -> None:
+        self.time_s = time_s
+        self.callbacks = (callback,)
         self.value = value
         self._ok = True
 
@@ -27,5 +29,5 @@ class Clock(simpy.Environment):
 
     def at(self, time_s: float, callback: Callable[[Call], None], value: Any = None) -> None:
         """Call back at ``time_s``, not before now; equal times in the order of scheduling."""
-        event = cast(simpy.Event, Call(callback, value))
-        heapq.heappush(self._queue, (time_s, _NORMAL, next(self._eid), event))
+        entry: Any = (time_s, NORMAL, next(self._eid), Call(time_s, callback, value))
+        heappush(self._queue, entry)

@@ -19,9 +19,9 @@ from .prompts import Prompts
 from .recorder import RequestRecorder
 from .records import RunResult, Status
 from .scenario import ControlAction, PolicySpec, Scenario
+from .server.gaps import itl_frame
 from .server.interface import QUEUE_IS_FULL, Server
 from .server.request import ServerRequest
-from .server.telemetry import itl_frame
 from .workload import NONE, Workload, answer_segment, build_workload
 from .workload.columns import IntColumn
 
@@ -56,7 +56,7 @@ def simulate(
         requests=simulation.recorder.frame([member.server.server_id for member in members]),
         servers=server_frame(members),
         timeline=simulation.sampler.frame(),
-        itl=itl_frame([member.server.telemetry for member in members]),
+        itl=itl_frame([member.server.telemetry.gaps for member in members]),
         duration_s=simulation.clock.now,
         wall_s=time.perf_counter() - started,
         interrupted=interrupted,
@@ -94,7 +94,9 @@ class _Simulation:
         if self._polled:
             interval_s, delay_s = scenario.router.report_interval_s, scenario.router.report_delay_s
             Reporter(self.clock, self.members, interval_s, delay_s, self._on_report)
-        self.sampler = Sampler(self.clock, self.members, self._router.servers, _sample_interval_s(workload), self._watch)
+        self.sampler = Sampler(
+            self.clock, self.members, self._router.servers, _sample_interval_s(workload), self._watch
+        )
         for action in scenario.control:
             self.clock.at(action.at_s, self._on_control, action)
 

@@ -132,7 +132,7 @@ def server_frame(members: list[Member]) -> pd.DataFrame:
             {
                 "server_id": member.server.server_id,
                 "profile": profile.name,
-                "busy_s": telemetry.prefill_s + telemetry.decode_s + telemetry.mixed_s,
+                "busy_s": telemetry.busy_s,
                 "prefill_s": telemetry.prefill_s,
                 "decode_s": telemetry.decode_s,
                 "mixed_s": telemetry.mixed_s,

@@ -17,7 +17,9 @@ class Prompts:
         self._offsets: list[int] | None = None
         if (segments := workload.segments) is not None:
             self._offsets = segments.offsets.tolist()
-            self._runs = list(zip(segments.ids.tolist(), [0] * len(segments.ids), segments.tokens.tolist(), strict=True))
+            self._runs = list(
+                zip(segments.ids.tolist(), [0] * len(segments.ids), segments.tokens.tolist(), strict=True)
+            )
         self._blocks = PageAligner(HASH_BLOCK_TOKENS)
 
     def pieces(self, request_id: int) -> Pieces:

@@ -129,7 +129,9 @@ class Scenario(_Section):
         servers = {f"s{index}" for index in range(sum(group.count for group in self.servers))}
         for index, action in enumerate(self.control):
             if action.server is not None and action.server not in servers:
-                raise ValueError(f"control.{index}.server: no server {action.server!r}; there are s0 to s{len(servers) - 1}")
+                raise ValueError(
+                    f"control.{index}.server: no server {action.server!r}; there are s0 to s{len(servers) - 1}"
+                )
         return self
 
 

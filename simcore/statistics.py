@@ -34,7 +34,9 @@ _Floats = NDArray[np.float64]
 _RESAMPLES: Final = 1000
 _BLOCK_COUNTS: Final = (256, 128, 64, 32, 16)
 _MAX_BLOCK_CORRELATION: Final = 0.1
-_LADDER: Final = 1024
+_LADDER: Final = 256
+_CLOSE_LADDER: Final = 512
+_CLOSE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +211,9 @@ def _resampled_quantile(values: _Floats, weights: _Floats, quantile: float) -> _
 
 def _ladder(ordered: _Floats, quantile: float) -> _Floats:
     """Upper bounds of the histogram's cells: values at even ranks, and closer ones around the quantile."""
-    last, near = ordered.size - 1, min(quantile, 1 - quantile)
+    last, near = ordered.size - 1, min(quantile, 1 - quantile, _CLOSE)
     everywhere = np.linspace(0, last, _LADDER)
-    close = np.linspace((quantile - near) * last, min((quantile + near) * last, last), _LADDER)
+    close = np.linspace((quantile - near) * last, min((quantile + near) * last, last), _CLOSE_LADDER)
     ranks = np.unique(np.concatenate([everywhere, close]).astype("int64"))
     return np.unique(np.append(ordered[ranks], ordered[last]))
 

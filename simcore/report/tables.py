@@ -213,6 +213,10 @@ def _comparison_notes(comparison: Comparison) -> tuple[str, ...]:
     ]
     if len(comparison.contenders) > 2:
         notes.append(f"Significance: Holm's correction for {len(comparison.contenders) - 1} comparisons, at 5%.")
+    if comparison.rank_by.unit == "req/s" and len(comparison.seeds) == 1:
+        notes.append(
+            "One seed: goodput differs only where SLO attainment does, as a last straggler alone moves a rate."
+        )
     if comparison.has_slo:
         notes.append(f"SLO: {_slo(comparison.best.runs[0].summary.slo)}; a request that was lost misses it.")
     return tuple(notes)

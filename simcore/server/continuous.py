@@ -106,12 +106,10 @@ class ContinuousServer:
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def _on_wake(self, call: Call) -> None:
-        if call.value == self._wake:
-            self._boundary(self._clock.now)
-
-    def _boundary(self, now: float) -> None:
         """The end of a run, or the end of idleness: take results in, and start what comes next."""
-        scheduler, run = self.scheduler, self._run
+        if call.value != self._wake:
+            return
+        now, scheduler, run = call.time_s, self.scheduler, self._run
         ahead: Step | None = None
         # While it is told of results the engine may submit the next request: as to an idle server.
         self._run = None
@@ -119,27 +117,33 @@ class ContinuousServer:
             if run.steps > 1:
                 scheduler.advance(run.steps - 1)
             if self._overlap:
-                self._ingest(run.last_start)
+                if self._inbox:
+                    self._ingest(run.last_start)
                 ahead = self._form(run.step, now)
             self._finish(run, now)
-        self._ingest(now)
+        if self._inbox:
+            self._ingest(now)
         if self._cancelled:
             self._drop_cancelled()
         step = ahead or self._form(None, now)
         if step is not None:
             self._start(step, now)
-            return
+        else:
+            self._wait()
+
+    def _wait(self) -> None:
         if self._inbox:
             self._wake_at(self._inbox[0][0])
-        if not scheduler.waiting:
-            scheduler.idle()
+        if not self.scheduler.waiting:
+            self.scheduler.idle()
 
     def _form(self, in_flight: Step | None, now: float) -> Step | None:
         scheduler = self.scheduler
         step = scheduler.form(in_flight)
-        self.telemetry.retractions = scheduler.retracted
-        while scheduler.out_of_memory:
-            self._listener.failed(self, scheduler.out_of_memory.pop(), OUT_OF_MEMORY, now)
+        if scheduler.out_of_memory:
+            for request in scheduler.out_of_memory:
+                self._listener.failed(self, request, OUT_OF_MEMORY, now)
+            scheduler.out_of_memory.clear()
         return step
 
     def _ingest(self, until: float) -> None:
@@ -162,67 +166,63 @@ class ContinuousServer:
         self._cancelled.clear()
 
     def _start(self, step: Step, now: float) -> None:
+        """Run a step, or as many equal ones as come until a request ends or the next one known of arrives."""
         run = self._run = self._timed(step, now)
         if not (self._exact_steps or step.prefills):
             run.steps = self.scheduler.trivial_steps(step)
             if run.steps > 1 and self._inbox and not self._admission_is_shut():
                 run.steps = self._steps_until(run, self._inbox[0][0])
-        self.telemetry.count_peaks(self.scheduler.pool.used, self.scheduler.running_requests)
         self._wake_at(run.end(run.steps))
 
     def _timed(self, step: Step, now: float) -> Run:
-        times = self._times
+        times, batch = self._times, step.decode_batch
         if step.changed and self._noise_sigma and self._rng is not None:
             sigma = self._noise_sigma
             self._noise = math.exp(sigma * self._rng.standard_normal() - sigma**2 / 2)
-        slope_s = 0.0
-        if not step.prefills:
-            batch = step.decode_batch
-            context_s = times.decode_context_s[batch]
-            first_s = times.decode_base_s[batch] + context_s * step.context_tokens
-            slope_s = context_s * batch
-        elif step.decode_batch:
-            first_s = times.mixed_s(step.new_tokens, step.attended, step.decode_batch, step.context_tokens)
-        else:
-            first_s = times.prefill_s(step.new_tokens, step.attended)
-        return Run(step, now, first_s * self._noise, slope_s * self._noise)
+        if step.prefills:
+            if batch:
+                first_s = times.mixed_s(step.new_tokens, step.attended, batch, step.context_tokens)
+            else:
+                first_s = times.prefill_s(step.new_tokens, step.attended)
+            return Run(step, now, first_s * self._noise, 0.0)
+        context_s = times.decode_context_s[batch] * self._noise
+        base_s = times.decode_base_s[batch] * self._noise
+        return Run(step, now, base_s + context_s * step.context_tokens, context_s * batch)
 
     def _finish(self, run: Run, now: float) -> None:
         """Take the results of a run in and tell of them."""
-        step, telemetry, listener = run.step, self.telemetry, self._listener
-        telemetry.count_run(step, run.steps, now - run.started_at)
-        if step.decode_batch:
-            self._count_gaps(run, now)
-        if self._valid_range is not None and self._is_outside(step, self._valid_range):
-            telemetry.steps_out_of_range += run.steps
-        first, ended = self.scheduler.process(step, run.steps)
+        self._count(run, now)
+        first, ended = self.scheduler.process(run.step, run.steps)
         for request in first:
             request.first_token_at = now
-            telemetry.count_first_token(request, now)
-            listener.first_token(self, request, now)
+            self.telemetry.count_first_token(request, now)
+            self._listener.first_token(self, request, now)
+            if not request.done:
+                self._fresh += 1
         for request in ended:
-            telemetry.count_end(request, now)
-            listener.ended(self, request, now)
-        self._fresh += len(first) - sum(1 for request in first if request.done)
+            self.telemetry.count_end(request, now)
+            self._listener.ended(self, request, now)
 
-    @staticmethod
-    def _is_outside(step: Step, valid: ValidRange) -> bool:
-        """Whether the profile extrapolates; the context is judged by its mean over the batch."""
-        batch = step.decode_batch
-        if step.new_tokens > valid.max_prefill_tokens or batch > valid.max_batch:
-            return True
-        return step.context_tokens > valid.max_context_tokens * batch
-
-    def _count_gaps(self, run: Run, now: float) -> None:
-        """Those that joined since the last decode step waited from their prefill on, the others since that step."""
-        batch, first_end = run.step.decode_batch, run.end(1)
-        fresh = min(self._fresh, batch)
-        self.telemetry.count_gaps(first_end - run.started_at, fresh)
-        self.telemetry.count_gaps(first_end - self._decoded_at, batch - fresh)
-        if run.steps > 1:
-            self.telemetry.count_gaps((now - first_end) / (run.steps - 1), batch * (run.steps - 1))
-        self._decoded_at = now
-        self._fresh = 0
+    def _count(self, run: Run, now: float) -> None:
+        step, telemetry, pool = run.step, self.telemetry, self.scheduler.pool
+        if step.prefills:
+            telemetry.count_prefill(step, now - run.started_at)
+        else:
+            telemetry.count_decode(run, now - run.started_at)
+        if step.decode_batch:
+            telemetry.gaps.add(run, self._decoded_at, min(self._fresh, step.decode_batch), now)
+            self._decoded_at = now
+            self._fresh = 0
+        telemetry.retractions = self.scheduler.retracted
+        telemetry.count_peaks(pool.capacity - pool.available, self.scheduler.running_requests)
+        valid = self._valid_range
+        # The context is judged by its mean over the batch.
+        if valid is not None and (
+            step.new_tokens > valid.max_prefill_tokens
+            or step.decode_batch > valid.max_batch
+            or step.context_tokens > valid.max_context_tokens * step.decode_batch
+        ):
+            telemetry.steps_out_of_range += run.steps
 
     # -- runs ----------------------------------------------------------------------------------------------------
 

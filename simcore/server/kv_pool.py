@@ -6,7 +6,7 @@ Requests hold whole pages. What the prefix cache has taken over from a request (
 shared; the rest of its tokens is private.
 """
 
-from .pieces import PageAligner, Pieces
+from .pieces import PageAligner, Pieces, slice_pieces
 from .radix_cache import RadixCache
 from .request import ServerRequest
 
@@ -26,7 +26,7 @@ class KvPool:
     @property
     def available(self) -> int:
         """Tokens that could be allocated now, by evicting all that no request needs."""
-        return self.free + self.cache.evictable_tokens if self.cache else self.free
+        return self.free if self.cache is None else self.free + self.cache.evictable_tokens
 
     @property
     def used(self) -> int:
@@ -43,22 +43,24 @@ class KvPool:
 
     def reclaim(self, tokens: int) -> bool:
         """Evict until ``tokens`` are free; whether they are."""
-        if self.free < tokens and self.cache:
-            self.free += self.cache.evict(tokens - self.free)
-        return self.free >= tokens
+        free = self.free
+        if free < tokens and self.cache is not None:
+            self.free = free = free + self.cache.evict(tokens - free)
+        return free >= tokens
 
     def allocate(self, tokens: int) -> None:
         """Take ``tokens`` (whole pages) out of the pool; the caller has checked that they are available."""
-        if not self.reclaim(tokens):
+        if self.free < tokens and not self.reclaim(tokens):
             raise RuntimeError(f"KV pool overdrawn: {tokens} tokens wanted, {self.free} free of {self.capacity}")
         self.free -= tokens
 
     def aligned_content(self, request: ServerRequest) -> Pieces:
         """The whole pages of prompt and outputs so far."""
-        return self._aligner.align(request.content(request.generated))
+        pieces = request.content(request.generated) if request.generated else request.pieces
+        return pieces if self.page_size == 1 else self._aligner.align(pieces)
 
     def cached_prefix(self, request: ServerRequest) -> int:
-        """Tokens of the request that are cached now; touches but does not lock them."""
+        """Tokens of the request that are cached now, leaving at least one to compute; touches but does not lock them."""
         if self.cache is None:
             return 0
         return self.cache.match(self.aligned_content(request), self.floor(request.fill_tokens - 1))[1]
@@ -68,8 +70,10 @@ class KvPool:
         if self.cache is None:
             return
         node, tokens = self.cache.match(self.aligned_content(request), self.floor(request.fill_tokens - 1))
-        self.cache.lock(node)
-        request.node, request.protected, request.computed = node, tokens, tokens
+        if tokens:
+            self.cache.lock(node)
+            request.node = node
+            request.protected = request.computed = tokens
 
     def unmatch(self, request: ServerRequest) -> None:
         """Undo ``match``: the request was not admitted."""
@@ -82,9 +86,8 @@ class KvPool:
         if self.cache is None:
             return
         before = request.node
-        self._insert(request, tokens)
-        if request.node is not before:
-            assert request.node is not None
+        self._insert(request, self.cache, tokens)
+        if request.node is not None and request.node is not before:
             self.cache.lock(request.node)
             if before is not None:
                 self.cache.unlock(before)
@@ -96,23 +99,34 @@ class KvPool:
         """
         locked = request.node
         if self.cache is not None and keep_tokens > request.protected:
-            self._insert(request, keep_tokens)
+            self._insert(request, self.cache, keep_tokens)
         self.free += self.ceil(allocated_tokens) - request.protected
         if self.cache is not None and locked is not None:
             self.cache.unlock(locked)
         request.node, request.protected, request.computed = None, 0, 0
 
-    def _insert(self, request: ServerRequest, tokens: int) -> None:
+    def _insert(self, request: ServerRequest, cache: RadixCache, tokens: int) -> None:
         """Insert the request's sequence up to ``tokens``; tokens that another had cached meanwhile are freed.
 
         The tree ends a node at the prompt's end, so that an answer can be evicted without its prompt.
         """
-        assert self.cache is not None
-        pieces = self._aligner.align(request.content(tokens - request.prompt_tokens))
-        stop, prompt = self.floor(tokens), self.floor(request.prompt_tokens)
+        prompt, stop = request.prompt_tokens, tokens
+        if self.page_size > 1:
+            prompt, stop = self.floor(prompt), self.floor(stop)
         for end in (prompt, stop) if request.protected < prompt < stop else (stop,):
-            if end > request.protected:
-                below = request.node or self.cache.root
-                request.node, matched = self.cache.insert(below, pieces, request.protected, end)
-                self.free += matched - request.protected
+            start = request.protected
+            if end > start:
+                pieces = self._pieces(request, start, tokens)
+                request.node, matched = cache.insert(request.node or cache.root, pieces, end - start)
+                self.free += matched
                 request.protected = end
+
+    def _pieces(self, request: ServerRequest, start: int, stop: int) -> Pieces:
+        """The whole pages of tokens ``start:stop``; ``start`` is the beginning of a page."""
+        outputs = stop - request.prompt_tokens
+        if self.page_size == 1:
+            if start == 0 and outputs <= 0:
+                return request.pieces
+            if start == request.prompt_tokens:
+                return [(request.answer_segment, 0, outputs)]
+        return slice_pieces(self._aligner.align(request.content(outputs)), start, stop)

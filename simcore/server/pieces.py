@@ -14,8 +14,9 @@ Pieces = list[Piece]
 
 def slice_pieces(pieces: Pieces, start: int, stop: int) -> Pieces:
     """Tokens ``start:stop`` of a sequence."""
-    if start == 0 and len(pieces) == 1 and pieces[0][2] <= stop:
-        return pieces
+    if len(pieces) == 1:
+        segment, offset, tokens = pieces[0]
+        return [(segment, offset + start, min(stop, tokens) - start)] if start or stop < tokens else pieces
     cut: Pieces = []
     position = 0
     for segment, offset, tokens in pieces:

@@ -47,13 +47,10 @@ class PrefillAdder:
         self._reserved_total = reserved + mixed_tokens
         self._reserved_now = mixed_tokens
 
-    @property
-    def _total_left(self) -> float:
-        return self._pool.available - self._reserved_total
-
     def verdict(self) -> Verdict:
         """Whether another request can be tried."""
-        if self._total_left <= 0 or self._pool.available - self._reserved_now <= 0:
+        available = self._pool.available
+        if available <= self._reserved_total or available <= self._reserved_now:
             return Verdict.NO_KV
         if self._input_left <= 0 or (self._chunk_left is not None and self._chunk_left <= 0):
             return Verdict.NO_BUDGET
@@ -66,47 +63,52 @@ class PrefillAdder:
         waits, and decoding retracts (SGLang's allocation would fail there).
         """
         assert self._chunk_left is not None
-        remaining = request.fill_tokens - request.computed
-        left = min(self._chunk_left, int(self._total_left))
-        tokens = min(remaining, left if left > 0 else self._chunk_left, self._pool.available)
+        remaining, available = request.fill_tokens - request.computed, self._pool.available
+        left = min(self._chunk_left, int(available - self._reserved_total))
+        tokens = min(remaining, left if left > 0 else self._chunk_left, available)
         if tokens < remaining:
             tokens = self._pool.floor(tokens)
             self.chunked = request
-        if tokens == 0:
-            return
-        self._commit(request, tokens, 0 if self.chunked else min(request.max_new_tokens, CLIP_MAX_NEW_TOKENS))
+        if tokens > 0:
+            self._commit(request, tokens, 0 if self.chunked else min(request.max_new_tokens, CLIP_MAX_NEW_TOKENS))
 
     def try_add(self, request: ServerRequest) -> Verdict:
         """Admit a waiting request, whole or its first chunk, or say why not."""
         pool = self._pool
         pool.match(request)
         tokens = request.fill_tokens - request.computed
-        new_tokens = min(max(request.max_new_tokens - request.generated, 0), CLIP_MAX_NEW_TOKENS)
-        verdict = Verdict.CONTINUE
-        reserve = min(request.max_new_tokens, CLIP_MAX_NEW_TOKENS)
-        if tokens + new_tokens + pool.page_size >= self._total_left:
-            verdict = Verdict.NO_KV
-        elif self._chunk_left is None:
-            if self.prefills and pool.ceil(tokens) >= self._input_left:
-                verdict = Verdict.NO_BUDGET
-        elif pool.ceil(tokens) > self._chunk_left:
-            tokens, reserve = pool.floor(self._chunk_left), 0
-            if tokens <= 0:
-                verdict = Verdict.NO_BUDGET
-        if verdict is not Verdict.CONTINUE:
+        may_need = (
+            tokens + min(max(request.max_new_tokens - request.generated, 0), CLIP_MAX_NEW_TOKENS) + pool.page_size
+        )
+        if may_need >= pool.available - self._reserved_total:
             pool.unmatch(request)
-            return verdict
-        if request.computed + tokens < request.fill_tokens:
+            return Verdict.NO_KV
+        fitting = self._fitting(tokens)
+        if fitting <= 0:
+            pool.unmatch(request)
+            return Verdict.NO_BUDGET
+        if fitting < tokens:
             self.chunked = request
-        self._commit(request, tokens, reserve)
+        self._commit(request, fitting, 0 if fitting < tokens else min(request.max_new_tokens, CLIP_MAX_NEW_TOKENS))
         return self.verdict()
+
+    def _fitting(self, tokens: int) -> int:
+        """How many of a request's tokens the step's budgets let in: all, a chunk of them, or none.
+
+        Without chunking the first request comes in whatever its length.
+        """
+        paged = self._pool.ceil(tokens)
+        if self._chunk_left is None:
+            return 0 if self.prefills and paged >= self._input_left else tokens
+        return tokens if paged <= self._chunk_left else self._pool.floor(self._chunk_left)
 
     def _commit(self, request: ServerRequest, tokens: int, reserve: int) -> None:
         start = request.computed
         self.prefills.append(Prefill(request, start, start + tokens, request.retractions))
         paged = self._pool.ceil(tokens)
-        self._reserved_total += paged + self._pool.page_size + reserve
-        self._reserved_now += paged + self._pool.page_size
+        now = paged + self._pool.page_size
+        self._reserved_total += now + reserve
+        self._reserved_now += now
         self._input_left -= paged
         if self._chunk_left is not None:
             self._chunk_left -= paged

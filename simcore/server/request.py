@@ -27,7 +27,6 @@ class ServerRequest:
         "computed",
         "done",
         "ends_at",
-        "finished_at",
         "first_token_at",
         "generated",
         "ignore_eos",
@@ -44,6 +43,10 @@ class ServerRequest:
         "running",
         "sequence",
     )
+
+    joined_at: int
+    ends_at: int
+    sequence: int
 
     def __init__(
         self,
@@ -70,14 +73,10 @@ class ServerRequest:
         self.computed = 0
         self.protected = 0
         self.node: Node | None = None
-        self.joined_at = 0
-        self.ends_at = 0
-        self.sequence = 0
         self.running = False
         self.done = False
 
         self.first_token_at = -1.0
-        self.finished_at = -1.0
         self.cached_tokens = 0
         self.retractions = 0
 

@@ -5,7 +5,7 @@ from the count: what changes with each step costs nothing per request, and a run
 """
 
 import heapq
-from collections import Counter
+from dataclasses import dataclass
 
 from .request import ServerRequest
 
@@ -15,60 +15,35 @@ CLIP_MAX_NEW_TOKENS = 4096
 """SGLang reserves KV for at most so many output tokens of a request (``schedule_policy.py``)."""
 
 
-class _Remaining:
-    """The sum of ``min(remaining output tokens, 4096)`` over requests that all lose one a step."""
+@dataclass(slots=True)
+class _Owed:
+    """Over a group of running requests, the sum of ``min(remaining output tokens, 4096)``. A launch takes one off each
+    of the ``shrinking`` requests that have no more than 4096 to go."""
 
-    def __init__(self) -> None:
-        self.total = 0
-        self.shrinking = 0
-        self._steps = 0
-        # Requests with more than 4096 tokens to go start to count down at a known step.
-        self._starts: list[int] = []
-        self._withdrawn: Counter[int] = Counter()
-
-    def add(self, remaining: int) -> None:
-        if remaining > CLIP_MAX_NEW_TOKENS:
-            heapq.heappush(self._starts, self._steps + remaining - CLIP_MAX_NEW_TOKENS)
-        else:
-            self.shrinking += 1
-        self.total += min(remaining, CLIP_MAX_NEW_TOKENS)
-
-    def remove(self, remaining: int) -> None:
-        if remaining > CLIP_MAX_NEW_TOKENS:
-            self._withdrawn[self._steps + remaining - CLIP_MAX_NEW_TOKENS] += 1
-        else:
-            self.shrinking -= 1
-        self.total -= min(remaining, CLIP_MAX_NEW_TOKENS)
-
-    def advance(self, steps: int) -> None:
-        self._steps += steps
-        self.total -= steps * self.shrinking
-        while self._starts and self._starts[0] <= self._steps:
-            start = heapq.heappop(self._starts)
-            if self._withdrawn[start]:
-                self._withdrawn[start] -= 1
-                continue
-            self.shrinking += 1
-            self.total -= self._steps - start
+    total: int = 0
+    shrinking: int = 0
 
 
 class RunningBatch:
-    """Requests past their prefill. ``launched`` counts the decode steps launched so far."""
+    """Requests past their prefill. ``launched`` counts the decode steps launched so far.
+
+    ``ends`` is a heap of (launch that computes the last token, order of joining, request), where an entry is stale once
+    its request has left or joined anew.
+    """
 
     def __init__(self, page_size: int) -> None:
         self.requests: dict[ServerRequest, None] = {}
         self.launched = 0
         self.context_tokens = 0
+        self.ends: list[tuple[int, int, ServerRequest]] = []
         self._page_size = page_size
         # How many requests take a new page at launch k: those whose class is -k modulo the page size.
         self._page_classes = [0] * page_size
-        self._ends: list[tuple[int, int, ServerRequest]] = []
         self._sequence = 0
-        self._open_ended = _Remaining()
-        self._fixed_length = _Remaining()
-
-    def __len__(self) -> int:
-        return len(self.requests)
+        self._open_ended = _Owed()
+        self._fixed_length = _Owed()
+        # The launch from which on a request with more than 4096 tokens to go counts down.
+        self._long: list[tuple[int, int, ServerRequest]] = []
 
     def kv_tokens(self, request: ServerRequest) -> int:
         """KV tokens of a running request, the launched step's included."""
@@ -88,32 +63,56 @@ class RunningBatch:
 
     def add(self, request: ServerRequest) -> None:
         """A request's prefill was launched and gives its next token."""
+        launched = self.launched
         self._sequence += 1
+        fill_tokens = request.prompt_tokens + request.generated
         request.sequence = self._sequence
-        request.joined_at = self.launched
-        request.ends_at = self.launched + request.output_tokens - request.generated - 1
+        request.joined_at = launched
+        request.ends_at = launched + request.output_tokens - request.generated - 1
         request.running = True
         self.requests[request] = None
-        self.context_tokens += request.fill_tokens
-        self._page_classes[(request.fill_tokens - self.launched) % self._page_size] += 1
-        heapq.heappush(self._ends, (request.ends_at, request.sequence, request))
-        self._remaining(request).add(request.max_new_tokens - self.outputs(request))
+        self.context_tokens += fill_tokens
+        if self._page_size > 1:
+            self._page_classes[(fill_tokens - launched) % self._page_size] += 1
+        heapq.heappush(self.ends, (request.ends_at, self._sequence, request))
+        owed = self._fixed_length if request.ignore_eos else self._open_ended
+        remaining = request.max_new_tokens - request.generated - 1
+        if remaining > CLIP_MAX_NEW_TOKENS:
+            owed.total += CLIP_MAX_NEW_TOKENS
+            heapq.heappush(self._long, (launched + remaining - CLIP_MAX_NEW_TOKENS, self._sequence, request))
+        else:
+            owed.total += remaining
+            owed.shrinking += 1
 
     def remove(self, request: ServerRequest) -> None:
         """A request leaves; ``computed`` keeps the KV tokens it has."""
-        request.computed = self.kv_tokens(request)
+        request.computed = computed = self.kv_tokens(request)
         request.running = False
         del self.requests[request]
-        self.context_tokens -= request.computed
-        self._page_classes[(request.computed - self.launched) % self._page_size] -= 1
-        self._remaining(request).remove(request.max_new_tokens - self.outputs(request))
+        self.context_tokens -= computed
+        if self._page_size > 1:
+            self._page_classes[(computed - self.launched) % self._page_size] -= 1
+        owed = self._fixed_length if request.ignore_eos else self._open_ended
+        remaining = request.max_new_tokens - self.outputs(request)
+        if remaining > CLIP_MAX_NEW_TOKENS:
+            owed.total -= CLIP_MAX_NEW_TOKENS
+        else:
+            owed.total -= remaining
+            owed.shrinking -= 1
 
     def advance(self, steps: int) -> None:
         """Launch decode steps of the whole batch."""
         self.launched += steps
         self.context_tokens += steps * len(self.requests)
-        self._open_ended.advance(steps)
-        self._fixed_length.advance(steps)
+        fixed, open_ended = self._fixed_length, self._open_ended
+        fixed.total -= steps * fixed.shrinking
+        open_ended.total -= steps * open_ended.shrinking
+        while self._long and self._long[0][0] <= self.launched:
+            start, sequence, request = heapq.heappop(self._long)
+            if request.running and request.sequence == sequence:
+                owed = fixed if request.ignore_eos else open_ended
+                owed.shrinking += 1
+                owed.total -= self.launched - start
 
     def tokens_needed(self, steps: int) -> int:
         """KV tokens, in whole pages, that the next ``steps`` decode steps allocate."""
@@ -127,7 +126,7 @@ class RunningBatch:
 
     def next_end(self) -> int:
         """The launch at which the next running request computes its last token."""
-        ends = self._ends
+        ends = self.ends
         while not ends[0][2].running or ends[0][2].sequence != ends[0][1]:
             heapq.heappop(ends)
         return ends[0][0]
@@ -135,12 +134,9 @@ class RunningBatch:
     def pop_ended(self, launches: int) -> list[ServerRequest]:
         """Running requests whose last token was launched by then, in order of joining a step; each is returned once."""
         ended: list[ServerRequest] = []
-        ends = self._ends
+        ends = self.ends
         while ends and ends[0][0] <= launches:
             _, sequence, request = heapq.heappop(ends)
             if request.running and request.sequence == sequence:
                 ended.append(request)
         return ended
-
-    def _remaining(self, request: ServerRequest) -> _Remaining:
-        return self._fixed_length if request.ignore_eos else self._open_ended

@@ -9,6 +9,7 @@ it processes that one's result.
 
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
 
 from simcore.launch import SchedulerSettings
 
@@ -56,7 +57,7 @@ class Scheduler:
     @property
     def running_requests(self) -> int:
         """Requests that hold KV: decoding or in their prefill."""
-        return len(self.running) + len(self._prefilled) + (self.chunked is not None)
+        return len(self.running.requests) + len(self._prefilled) + (self.chunked is not None)
 
     def idle(self) -> None:
         """Nothing runs and nothing waits: the reservation ratio starts anew."""
@@ -69,10 +70,14 @@ class Scheduler:
 
         ``in_flight`` is the step whose result is not processed yet, under overlap scheduling.
         """
-        merged = self._merge_prefilled()
+        merged: Sequence[ServerRequest] = ()
+        if self._prefilled or self.chunked is not None:
+            merged = self._merge_prefilled()
         if self._left:
             self._left = self.batch_is_full = False
-        step = self._form_prefill(in_flight, merged)
+        step = None
+        if self.waiting or self.chunked is not None:
+            step = self._form_prefill(in_flight, merged)
         if step is None and self.running.requests:
             step = self._form_decode(in_flight)
         if step is not None:
@@ -90,18 +95,18 @@ class Scheduler:
         self._prefilled = []
         return merged
 
-    def _form_prefill(self, in_flight: Step | None, merged: list[ServerRequest]) -> Step | None:
-        running = self.running
-        if not running.requests:
+    def _form_prefill(self, in_flight: Step | None, merged: Sequence[ServerRequest]) -> Step | None:
+        batch = len(self.running.requests)
+        if batch == 0:
             self.batch_is_full = False
         if self.chunked is None:
-            if self.batch_is_full or not self.waiting:
+            if self.batch_is_full:
                 return None
-            if len(running) >= self.max_running_requests:
+            if batch >= self.max_running_requests:
                 self.batch_is_full = True
                 return None
         self._order.sort(self.waiting)
-        mixed_tokens = len(running) if self.settings.mixed_chunk else 0
+        mixed_tokens = batch if self.settings.mixed_chunk else 0
         adder = PrefillAdder(
             self.pool,
             max_prefill_tokens=self.settings.max_prefill_tokens,
@@ -116,11 +121,11 @@ class Scheduler:
         if not adder.prefills:
             return None
         step = self._launch_prefill(adder.prefills)
-        if self.settings.mixed_chunk and running.requests:
+        if mixed_tokens:
             self._mix_decode(step)
         return step
 
-    def _reserved(self, in_flight: Step | None, merged: list[ServerRequest]) -> float:
+    def _reserved(self, in_flight: Step | None, merged: Sequence[ServerRequest]) -> float:
         """What the running requests may still need, counted from the outputs processed: launched ones are still owed."""
         ratio = self._ratio.current
         if in_flight is None or in_flight.decode_batch:
@@ -130,36 +135,35 @@ class Scheduler:
 
     def _admit(self, adder: PrefillAdder) -> None:
         """Move waiting requests into the step for as long as budgets, slots and KV last."""
-        waiting = self.waiting
-        while waiting:
-            if adder.verdict() is Verdict.NO_BUDGET:
-                return
-            self.batch_is_full |= len(adder.prefills) + len(self.running) >= self.max_running_requests
+        waiting, slots = self.waiting, self.max_running_requests - len(self.running.requests)
+        verdict = adder.verdict()
+        while waiting and verdict is not Verdict.NO_BUDGET:
+            before = len(adder.prefills)
+            self.batch_is_full |= before >= slots
             if self.batch_is_full:
                 return
-            before = len(adder.prefills)
             verdict = adder.try_add(waiting[0])
             if len(adder.prefills) > before:
                 request = waiting.popleft()
                 if request.retractions == 0:
                     request.cached_tokens = request.computed
-            if verdict is not Verdict.CONTINUE:
-                if verdict is Verdict.NO_KV:
-                    self.batch_is_full = bool(adder.prefills) or bool(self.running.requests)
+            if verdict is Verdict.NO_KV:
+                self.batch_is_full = bool(adder.prefills) or bool(self.running.requests)
                 return
 
     def _launch_prefill(self, prefills: list[Prefill]) -> Step:
         pool = self.pool
-        pool.allocate(sum(pool.ceil(stop) - pool.ceil(start) for _, start, stop, _ in prefills))
         step = Step(prefills=prefills)
-        for prefill in prefills:
-            request, start, stop, _ = prefill
+        allocated = 0
+        for request, start, stop, _ in prefills:
             tokens = stop - start
+            allocated += pool.ceil(stop) - pool.ceil(start)
             request.computed = stop
             step.new_tokens += tokens
             step.attended += tokens * (start + tokens / 2)
-            if prefill.last:
+            if stop == request.fill_tokens:
                 self._prefilled.append(request)
+        pool.allocate(allocated)
         return step
 
     def _mix_decode(self, step: Step) -> None:
@@ -178,7 +182,7 @@ class Scheduler:
             self.batch_is_full = False
             return None
         need = running.tokens_needed(1)
-        if self.pool.reclaim(need):
+        if self.pool.free >= need or self.pool.reclaim(need):
             self._ratio.decay(1)
         elif left:
             # Those in flight free their KV when this step ends: wait for it rather than retract.
@@ -199,7 +203,7 @@ class Scheduler:
     def _launch_decode(self, step: Step, need: int) -> None:
         self.pool.allocate(need)
         self.running.advance(1)
-        step.decode_batch = len(self.running)
+        step.decode_batch = len(self.running.requests)
         step.context_tokens = self.running.context_tokens
 
     def _drop_ending(self) -> bool:
@@ -207,11 +211,14 @@ class Scheduler:
 
         One that will end by its own end-of-sequence token decodes once more, in vain.
         """
+        running = self.running
+        if not running.ends or running.ends[0][0] > running.launched:
+            return False
         dropped = False
-        for request in self.running.pop_ended(self.running.launched):
+        for request in running.pop_ended(running.launched):
             self._ending.append(request)
             if request.ends_by_length:
-                self.running.remove(request)
+                running.remove(request)
                 self._changed = dropped = True
         return dropped
 
@@ -266,7 +273,7 @@ class Scheduler:
         batch = step.decode_batch
         settled = self.chunked is None and not self._prefilled and not self._ending
         may_admit = bool(self.waiting) and (self._left or not self.batch_is_full)
-        if not settled or may_admit or batch != len(self.running):
+        if not settled or may_admit or batch != len(self.running.requests):
             return 1
         steps = self.running.next_end() - self.running.launched + 1
         available = self.pool.available
@@ -303,11 +310,13 @@ class Scheduler:
                 self.pool.checkpoint(request, prefill.stop)
         if step.decode_batch:
             self._processed += steps
-        for request in (*self._ending, *self.running.pop_ended(self._processed)):
-            if not request.done:
-                ended.append(request)
-                self._end(request)
-        self._ending.clear()
+        ends = self.running.ends
+        if self._ending or (ends and ends[0][0] <= self._processed):
+            for request in (*self._ending, *self.running.pop_ended(self._processed)):
+                if not request.done:
+                    ended.append(request)
+                    self._end(request)
+            self._ending.clear()
         return first, ended
 
     def _end(self, request: ServerRequest) -> None:

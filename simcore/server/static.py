@@ -110,7 +110,7 @@ class StaticServer:
         step.new_tokens = sum(request.prompt_tokens for request in self._batch)
         step.attended = sum(request.prompt_tokens**2 / 2 for request in self._batch)
         prefill_s = self._times.prefill_s(step.new_tokens, step.attended)
-        self.telemetry.count_run(step, 1, prefill_s)
+        self.telemetry.count_prefill(step, prefill_s)
         self.telemetry.count_peaks(step.new_tokens, len(self._batch))
         self._clock.at(now + prefill_s, self._on_prefilled)
 
@@ -136,8 +136,8 @@ class StaticServer:
         run, now = self._decode, self._clock.now
         assert run is not None
         self._decode = None
-        self.telemetry.count_run(run.step, run.steps, now - run.started_at)
-        self.telemetry.count_gaps((now - run.started_at) / run.steps, sum(r.output_tokens - 1 for r in self._batch))
+        self.telemetry.count_decode(run, now - run.started_at)
+        self.telemetry.gaps.add(run, run.started_at, 0, now)
         self.telemetry.count_peaks(run.step.context_tokens + (run.steps - 1) * run.step.decode_batch, len(self._batch))
         self._end(now)
 

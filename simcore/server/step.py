@@ -1,6 +1,7 @@
 """One step of the GPU, or a run of equal decode steps."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from .request import ServerRequest
@@ -34,7 +35,7 @@ class Step:
 
     decode_batch: int = 0
     context_tokens: int = 0
-    prefills: list[Prefill] = field(default_factory=list)
+    prefills: Sequence[Prefill] = ()
     new_tokens: int = 0
     attended: float = 0.0
     changed: bool = False

@@ -60,7 +60,7 @@ class WaitingOrder:
                 content = self._pool.aligned_content(request)
                 tokens = self._pool.floor(request.fill_tokens)
                 late = others.match(content, tokens)[1] >= _IN_BATCH_THRESHOLD_TOKENS
-                if not late:
-                    others.insert(others.root, content, 0, tokens)
+                if not late and tokens:
+                    others.insert(others.root, content, tokens)
             rows.append((request, cached, late))
         return rows

@@ -121,7 +121,10 @@ def test_every_policy_describes_itself_and_its_parameters() -> None:
         assert description.summary
         assert description.source
         assert all(parameter.meaning and parameter.default is not None for parameter in description.parameters)
-        assert make_policy(description.name, {p.name: p.default for p in description.parameters}, 0).name == description.name
+        assert (
+            make_policy(description.name, {p.name: p.default for p in description.parameters}, 0).name
+            == description.name
+        )
 
 
 @pytest.mark.parametrize(
@@ -167,8 +170,11 @@ def test_a_policy_is_loaded_from_a_file(tmp_path: Path) -> None:
     policy = make_policy(f"{path}:Last", {"offset": 2}, 0)
     assert choose(policy, servers(Load(), Load(), Load())) == "s1"
     assert policy.name == "Last"
-    for name, message in (("Nothing", "has no Policy subclass"), ("Unfinished", "does not implement choose"),
-                          ("Forgetful", r"must call super\(\).__init__")):
+    for name, message in (
+        ("Nothing", "has no Policy subclass"),
+        ("Unfinished", "does not implement choose"),
+        ("Forgetful", r"must call super\(\).__init__"),
+    ):
         with pytest.raises(PolicyError, match=message):
             make_policy(f"{path}:{name}", {}, 0)
     path.write_text("def broken(:")

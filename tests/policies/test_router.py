@@ -12,13 +12,20 @@ from policies.queue_orders import ShortestJobFirst
 from policies.router import Abort, Dispatch, Fail, Refuse, Router
 
 
-def view(request_id: int, *, prompt: int = 10, expected: int | None = 5, at: float = 0.0, model: str = "m") -> RequestView:
+def view(
+    request_id: int, *, prompt: int = 10, expected: int | None = 5, at: float = 0.0, model: str = "m"
+) -> RequestView:
     return RequestView(request_id, model, prompt, expected, at)
 
 
 def router(
-    policy: Policy | None = None, *, servers: int = 2, cap: int | None = None, queue_limit: int | None = None,
-    max_attempts: int = 1, order: ShortestJobFirst | None = None,
+    policy: Policy | None = None,
+    *,
+    servers: int = 2,
+    cap: int | None = None,
+    queue_limit: int | None = None,
+    max_attempts: int = 1,
+    order: ShortestJobFirst | None = None,
 ) -> Router:
     configs = [ServerConfig(f"s{index}", "m", cap) for index in range(servers)]
     chosen = policy or RoundRobin(random.Random(0))

@@ -36,8 +36,11 @@ def cases(draw: st.DrawFn) -> Case:
     gaps = st.floats(0, 0.5, allow_nan=False).map(lambda gap: gap * math.pi / 3)
     shared = st.integers(0, 2)
     rows = draw(
-        st.lists(st.tuples(gaps, shared, st.integers(1, 300), st.integers(1, 80), st.integers(0, 200), st.booleans()),
-                 min_size=1, max_size=25)
+        st.lists(
+            st.tuples(gaps, shared, st.integers(1, 300), st.integers(1, 80), st.integers(0, 200), st.booleans()),
+            min_size=1,
+            max_size=25,
+        )
     )
     requests, at = [], 0.0
     for gap, group, prompt, output, slack, _ in rows:

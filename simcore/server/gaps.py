@@ -1,0 +1,69 @@
+"""Inter-token latencies, collected as a weighted sample in bounded memory."""
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from simcore.records import ITL_DTYPES
+
+from .run import Run
+
+__all__ = ["GapLog", "itl_frame"]
+
+_Floats = npt.NDArray[np.float64]
+_Counts = npt.NDArray[np.int64]
+
+_PENDING_RUNS = 50_000
+
+
+class GapLog:
+    """Gaps between consecutive tokens of a request, to three significant digits, with how many requests had them."""
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[float, int, float, int, float, int]] = []
+        self._values: _Floats = np.empty(0)
+        self._counts: _Counts = np.empty(0, dtype=np.int64)
+
+    def add(self, run: Run, decoded_at: float, fresh: int, now: float) -> None:
+        """A run of decode steps ended now. Of its batch, ``fresh`` requests joined since the decode step that ended at
+        ``decoded_at``: they waited for this run's first step only, the others since then."""
+        batch, steps = run.step.decode_batch, run.steps
+        first_end = run.started_at + run.first_s
+        rest_s = (now - first_end) / (steps - 1) if steps > 1 else 0.0
+        self._runs.append((first_end - decoded_at, batch - fresh, run.first_s, fresh, rest_s, (steps - 1) * batch))
+        if len(self._runs) >= _PENDING_RUNS:
+            self._condense()
+
+    def sample(
+        self,
+    ) -> tuple[_Floats, _Counts]:
+        """Distinct gaps in seconds, ascending, and their counts."""
+        self._condense()
+        return self._values, self._counts
+
+    def _condense(self) -> None:
+        rows = np.array(self._runs, dtype=np.float64).reshape(-1, 2)
+        self._runs.clear()
+        rows = rows[rows[:, 1] > 0]
+        values = np.concatenate([self._values, _rounded(rows[:, 0])])
+        counts = np.concatenate([self._counts, rows[:, 1].astype(np.int64)])
+        self._values, self._counts = _merged(values, counts)
+
+
+def itl_frame(logs: list[GapLog]) -> pd.DataFrame:
+    """The gaps of several servers together (``ITL_DTYPES``)."""
+    samples = [log.sample() for log in logs]
+    values, counts = _merged(np.concatenate([v for v, _ in samples]), np.concatenate([c for _, c in samples]))
+    return pd.DataFrame({"gap_s": values, "count": counts}).astype(ITL_DTYPES)
+
+
+def _rounded(gaps: _Floats) -> _Floats:
+    digits = 10.0 ** (2 - np.floor(np.log10(np.maximum(gaps, 1e-9))))
+    return np.round(gaps * digits) / digits
+
+
+def _merged(values: _Floats, counts: _Counts) -> tuple[_Floats, _Counts]:
+    distinct, inverse = np.unique(values, return_inverse=True)
+    sums = np.zeros(len(distinct), dtype=np.int64)
+    np.add.at(sums, inverse, counts)
+    return distinct, sums
