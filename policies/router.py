@@ -21,7 +21,7 @@ from .base import Policy, QueueOrder
 from .errors import PolicyError
 from .ledger import InFlight, ServerConfig, ServerReport, ServerState
 from .queue_orders import FirstComeFirstServed
-from .views import ClusterView, Decision, Hold, Reject, RequestView, Route
+from .views import ClusterView, Hold, Reject, RequestView, Route
 from .waiting import WaitingQueue
 
 __all__ = ["Abort", "Action", "Dispatch", "Fail", "Refuse", "Router"]
@@ -102,13 +102,15 @@ class Router:
             return [Refuse(request.request_id, f"no server serves the model {request.model!r}")]
         entry = InFlight(request)
         self._requests[request.request_id] = entry
+        if not queue.waiting and (servers := self._open[request.model]):
+            action = self._try(now, entry, servers, 1)
+            if action is not None:
+                return [action]
+        if self._queue_limit is not None and len(queue) >= self._queue_limit:
+            del self._requests[request.request_id]
+            return [Refuse(request.request_id, "the router's queue is full")]
         queue.push(entry)
-        actions = self._pump(now, request.model)
-        if self._queue_limit is not None and entry.server is None and len(queue) > self._queue_limit:
-            if self._requests.pop(request.request_id, None) is not None:
-                queue.remove(entry)
-                actions.append(Refuse(request.request_id, "the router's queue is full"))
-        return actions
+        return []
 
     def on_first_token(self, now: float, request_id: int) -> None:
         """A request's first token arrived from its server."""
@@ -172,30 +174,40 @@ class Router:
 
     def _pump(self, now: float, model: str) -> list[Action]:
         """Dispatch from the head of the queue for as long as a server is open and the policy does not hold."""
-        queue, servers = self._queues[model], self._open[model]
+        queue = self._queues[model]
         actions: list[Action] = []
+        if not queue.waiting:
+            return actions
+        servers = self._open[model]
         while servers and (entry := queue.peek()) is not None:
-            request = entry.request
-            candidates: Sequence[ServerState] = servers
-            if entry.tried:
-                candidates = [server for server in servers if server.server_id not in entry.tried] or servers
-            decision = self.policy.choose(request, ClusterView(now, candidates, len(queue)))
-            if isinstance(decision, Hold):
+            action = self._try(now, entry, servers, len(queue))
+            if action is None:
                 break
             queue.pop()
-            if isinstance(decision, Reject):
-                del self._requests[request.request_id]
-                actions.append(Refuse(request.request_id, decision.reason))
-            else:
-                state = self._chosen(decision, request)
-                self._dispatch(now, entry, state)
-                actions.append(Dispatch(request.request_id, state.server_id, entry.attempts))
+            actions.append(action)
         return actions
 
-    def _chosen(self, decision: Decision, request: RequestView) -> ServerState:
+    def _try(self, now: float, entry: InFlight, servers: Sequence[ServerState], queued: int) -> Action | None:
+        """Ask the policy where a request goes, and enter its answer in the books; None where it holds the queue."""
+        request = entry.request
+        if entry.tried:
+            servers = [server for server in servers if server.server_id not in entry.tried] or servers
+        decision = self.policy.choose(request, ClusterView(now, servers, queued))
+        if isinstance(decision, Route):
+            state = self._chosen(decision, request)
+            self._dispatch(now, entry, state)
+            return Dispatch(request.request_id, state.server_id, entry.attempts)
+        if isinstance(decision, Hold):
+            return None
+        if isinstance(decision, Reject):
+            del self._requests[request.request_id]
+            return Refuse(request.request_id, decision.reason)
+        raise PolicyError(
+            f"policy {self.policy.name}: choose() must return Route, Hold or Reject, not {decision!r}"
+        )
+
+    def _chosen(self, decision: Route, request: RequestView) -> ServerState:
         name = self.policy.name
-        if not isinstance(decision, Route):
-            raise PolicyError(f"policy {name}: choose() must return Route, Hold or Reject, not {decision!r}")
         state = self.servers.get(decision.server_id)
         if state is None:
             known = ", ".join(self.servers)
@@ -203,7 +215,8 @@ class Router:
                 f"policy {name} routed request {request.request_id} to the unknown server {decision.server_id!r} "
                 f"(servers: {known})"
             )
-        if not state.open or state.model != request.model:
+        cap = state.max_running_requests
+        if not state.healthy or (cap is not None and state.in_flight_requests >= cap) or state.model != request.model:
             raise PolicyError(
                 f"policy {name} routed request {request.request_id} to {decision.server_id!r}, which is down, at its cap "
                 f"or serves another model: choose one of cluster.servers"

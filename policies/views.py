@@ -26,7 +26,7 @@ class RequestView(NamedTuple):
     prefix_hashes: tuple[int, ...] = ()
     session_id: int | None = None
     priority: int = 0
-    slo: Mapping[str, float] = {}  # noqa: RUF012 - shared and never written: an empty mapping means "no bound"
+    slo: Mapping[str, float] = {}
 
 
 class ServerView(Protocol):

@@ -137,16 +137,18 @@ class _Simulation:
         recorder.server[request_id] = member.index
         recorder.attempts[request_id] = attempt
         request = self._requests.at_server(request_id, member, now)
-        if reason := member.refusal(request.prompt_tokens):
-            self.clock.at(now, self._on_refused, (request_id, reason))
+        if request.prompt_tokens > member.max_prompt_tokens:
+            self.clock.at(now, self._on_refused, (request, member))
             return
         self._flights[request_id] = request
         member.server.submit(request, now)
 
     def _on_refused(self, call: Call) -> None:
-        request_id, reason = call.value
-        now = self.clock.now
-        self._act(self._router.on_failure(now, request_id, reason, retry=False), now)
+        request, member = call.value
+        reason = (
+            f"the prompt of {request.prompt_tokens} tokens is longer than the server's limit of {member.max_prompt_tokens}"
+        )
+        self._act(self._router.on_failure(call.time_s, request.request_id, reason, retry=False), call.time_s)
 
     # -- from the servers (Listener) -----------------------------------------------------------------------------
 
@@ -169,7 +171,7 @@ class _Simulation:
         self._router.on_first_token(self.clock.now, call.value.request_id)
 
     def _on_finished(self, call: Call) -> None:
-        request, now, recorder = call.value, self.clock.now, self.recorder
+        request, now, recorder = call.value, call.time_s, self.recorder
         request_id = request.request_id
         del self._flights[request_id]
         recorder.first_token_at[request_id] = request.first_token_at
@@ -224,6 +226,7 @@ class _Requests:
         self._model = model
         self._slo = scenario.slo.bounds()
         self._ignore_eos = workload.ignore_eos
+        self._shareable = workload.segments is not None
         self._with_hashes = "prefix_hashes" in policy.needs
         self._prompt_tokens: list[int] = workload.prompt_tokens.tolist()
         self._output_tokens: list[int] = workload.output_tokens.tolist()
@@ -260,6 +263,7 @@ class _Requests:
             min(self._max_new_tokens[request_id], room),
             answer_segment=answer_segment(request_id),
             ignore_eos=self._ignore_eos,
+            shareable=self._shareable,
             ready_at=now + member.ingress_s + member.ingress_per_prompt_token_s * prompt,
         )
 

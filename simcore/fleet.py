@@ -30,13 +30,7 @@ class Member:
     ingress_per_prompt_token_s: float
     egress_s: float
     max_request_tokens: int
-
-    def refusal(self, prompt_tokens: int) -> str:
-        """Why the server does not take a prompt of this length, or the empty string."""
-        limit = max_prompt_tokens(self.profile)
-        if prompt_tokens <= limit:
-            return ""
-        return f"the prompt of {prompt_tokens} tokens is longer than the server's limit of {limit}"
+    max_prompt_tokens: int
 
 
 def max_request_tokens(profile: ServiceProfile) -> int:
@@ -118,6 +112,7 @@ def build_fleet(
                 requests.ingress_per_prompt_token_s,
                 requests.egress_s,
                 max_request_tokens(profile),
+                max_prompt_tokens(profile),
             )
         )
     return members

@@ -22,7 +22,6 @@ from simcore.step_time import StepTimes
 
 from .interface import OUT_OF_MEMORY, QUEUE_IS_FULL, Listener, Load
 from .request import ServerRequest
-from .run import Run
 from .scheduler import Scheduler
 from .step import Step
 from .telemetry import Telemetry
@@ -56,14 +55,17 @@ class ContinuousServer:
         self._overlap = settings.overlap
         self._exact_steps = exact_steps
         self._noise_sigma = math.sqrt(math.log1p(noise_cv**2))
-        self._valid_range = valid_range
+        # Infinite bounds times an empty batch would be no number: hence finite ones.
+        self._valid = (10**9, 10**9, 10**9)
+        if valid_range is not None:
+            self._valid = (valid_range.max_batch, valid_range.max_context_tokens, valid_range.max_prefill_tokens)
         self._rng = rng
         self._noise = 1.0
         # Requests on their way to the scheduler, by the time they are ready.
         self._inbox: list[tuple[float, int, ServerRequest]] = []
         self._sequence = count()
         self._cancelled: list[ServerRequest] = []
-        self._run: Run | None = None
+        self._run: Step | None = None
         # A wake-up whose number is not the latest is void.
         self._wake = 0
         self._decoded_at = 0.0
@@ -96,7 +98,7 @@ class ContinuousServer:
         if run is not None and run.steps > 1:
             steps = run.steps_begun(now) - 1
             used += scheduler.running.tokens_needed(steps)
-            generated += steps * run.step.decode_batch
+            generated += steps * run.decode_batch
         return Load(scheduler.running_requests, queued, used, generated)
 
     def set_max_running_requests(self, limit: int) -> None:
@@ -119,7 +121,7 @@ class ContinuousServer:
             if self._overlap:
                 if self._inbox:
                     self._ingest(run.last_start)
-                ahead = self._form(run.step, now)
+                ahead = self._form(run, now)
             self._finish(run, now)
         if self._inbox:
             self._ingest(now)
@@ -167,32 +169,34 @@ class ContinuousServer:
 
     def _start(self, step: Step, now: float) -> None:
         """Run a step, or as many equal ones as come until a request ends or the next one known of arrives."""
-        run = self._run = self._timed(step, now)
-        if not (self._exact_steps or step.prefills):
-            run.steps = self.scheduler.trivial_steps(step)
-            if run.steps > 1 and self._inbox and not self._admission_is_shut():
-                run.steps = self._steps_until(run, self._inbox[0][0])
-        self._wake_at(run.end(run.steps))
-
-    def _timed(self, step: Step, now: float) -> Run:
-        times, batch = self._times, step.decode_batch
+        self._run = step
+        step.started_at = now
         if step.changed and self._noise_sigma and self._rng is not None:
             sigma = self._noise_sigma
             self._noise = math.exp(sigma * self._rng.standard_normal() - sigma**2 / 2)
         if step.prefills:
-            if batch:
-                first_s = times.mixed_s(step.new_tokens, step.attended, batch, step.context_tokens)
-            else:
-                first_s = times.prefill_s(step.new_tokens, step.attended)
-            return Run(step, now, first_s * self._noise, 0.0)
+            step.first_s = self._prefill_s(step) * self._noise
+            self._wake_at(now + step.first_s)
+            return
+        batch, times = step.decode_batch, self._times
         context_s = times.decode_context_s[batch] * self._noise
-        base_s = times.decode_base_s[batch] * self._noise
-        return Run(step, now, base_s + context_s * step.context_tokens, context_s * batch)
+        step.slope_s = context_s * batch
+        step.first_s = times.decode_base_s[batch] * self._noise + context_s * step.context_tokens
+        if not self._exact_steps:
+            step.steps = self.scheduler.trivial_steps(step)
+            if step.steps > 1 and self._inbox and not self._admission_is_shut():
+                step.steps = self._steps_until(step, self._inbox[0][0])
+        self._wake_at(step.end(step.steps))
 
-    def _finish(self, run: Run, now: float) -> None:
+    def _prefill_s(self, step: Step) -> float:
+        if step.decode_batch:
+            return self._times.mixed_s(step.new_tokens, step.attended, step.decode_batch, step.context_tokens)
+        return self._times.prefill_s(step.new_tokens, step.attended)
+
+    def _finish(self, run: Step, now: float) -> None:
         """Take the results of a run in and tell of them."""
         self._count(run, now)
-        first, ended = self.scheduler.process(run.step, run.steps)
+        first, ended = self.scheduler.process(run)
         for request in first:
             request.first_token_at = now
             self.telemetry.count_first_token(request, now)
@@ -203,25 +207,21 @@ class ContinuousServer:
             self.telemetry.count_end(request, now)
             self._listener.ended(self, request, now)
 
-    def _count(self, run: Run, now: float) -> None:
-        step, telemetry, pool = run.step, self.telemetry, self.scheduler.pool
-        if step.prefills:
-            telemetry.count_prefill(step, now - run.started_at)
+    def _count(self, run: Step, now: float) -> None:
+        telemetry, scheduler, batch = self.telemetry, self.scheduler, run.decode_batch
+        if run.prefills:
+            telemetry.count_prefill(run, now - run.started_at)
         else:
             telemetry.count_decode(run, now - run.started_at)
-        if step.decode_batch:
-            telemetry.gaps.add(run, self._decoded_at, min(self._fresh, step.decode_batch), now)
+        if batch:
+            telemetry.gaps.add(run, self._decoded_at, min(self._fresh, batch), now)
             self._decoded_at = now
             self._fresh = 0
-        telemetry.retractions = self.scheduler.retracted
-        telemetry.count_peaks(pool.capacity - pool.available, self.scheduler.running_requests)
-        valid = self._valid_range
+        telemetry.retractions = scheduler.retracted
+        telemetry.count_peaks(scheduler.pool.used, scheduler.running_requests)
         # The context is judged by its mean over the batch.
-        if valid is not None and (
-            step.new_tokens > valid.max_prefill_tokens
-            or step.decode_batch > valid.max_batch
-            or step.context_tokens > valid.max_context_tokens * step.decode_batch
-        ):
+        max_batch, max_context_tokens, max_prefill_tokens = self._valid
+        if batch > max_batch or run.context_tokens > max_context_tokens * batch or run.new_tokens > max_prefill_tokens:
             telemetry.steps_out_of_range += run.steps
 
     # -- runs ----------------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ class ContinuousServer:
         scheduler = self.scheduler
         return scheduler.batch_is_full and scheduler.settings.max_queued_requests is None
 
-    def _steps_until(self, run: Run, ready_at: float) -> int:
+    def _steps_until(self, run: Step, ready_at: float) -> int:
         """The steps of a run up to the boundary at which a request ready then can matter.
 
         That is the end of the step under way at that time; under overlap scheduling the one after is formed already, and

@@ -6,7 +6,7 @@ import pandas as pd
 
 from simcore.records import ITL_DTYPES
 
-from .run import Run
+from .step import Step
 
 __all__ = ["GapLog", "itl_frame"]
 
@@ -24,19 +24,21 @@ class GapLog:
         self._values: _Floats = np.empty(0)
         self._counts: _Counts = np.empty(0, dtype=np.int64)
 
-    def add(self, run: Run, decoded_at: float, fresh: int, now: float) -> None:
+    def add(self, step: Step, decoded_at: float, fresh: int, now: float) -> None:
         """A run of decode steps ended now. Of its batch, ``fresh`` requests joined since the decode step that ended at
         ``decoded_at``: they waited for this run's first step only, the others since then."""
-        batch, steps = run.step.decode_batch, run.steps
-        first_end = run.started_at + run.first_s
+        batch, steps = step.decode_batch, step.steps
+        first_end = step.started_at + step.first_s
         rest_s = (now - first_end) / (steps - 1) if steps > 1 else 0.0
-        self._runs.append((first_end - decoded_at, batch - fresh, run.first_s, fresh, rest_s, (steps - 1) * batch))
+        self._runs.append((first_end - decoded_at, batch - fresh, step.first_s, fresh, rest_s, (steps - 1) * batch))
         if len(self._runs) >= _PENDING_RUNS:
             self._condense()
 
-    def sample(
-        self,
-    ) -> tuple[_Floats, _Counts]:
+    def add_equal(self, gap_s: float, count: int) -> None:
+        """``count`` gaps of the same length."""
+        self._runs.append((gap_s, count, 0.0, 0, 0.0, 0))
+
+    def sample(self) -> tuple[_Floats, _Counts]:
         """Distinct gaps in seconds, ascending, and their counts."""
         self._condense()
         return self._values, self._counts

@@ -67,7 +67,7 @@ class KvPool:
 
     def match(self, request: ServerRequest) -> None:
         """Find and lock the longest cached prefix; at least one token is left to compute."""
-        if self.cache is None:
+        if self.cache is None or not (request.shareable or request.retractions):
             return
         node, tokens = self.cache.match(self.aligned_content(request), self.floor(request.fill_tokens - 1))
         if tokens:
@@ -85,6 +85,11 @@ class KvPool:
         """Hand the request's first ``tokens`` tokens to the prefix cache, where others can find them; it locks them."""
         if self.cache is None:
             return
+        if not request.shareable and request.retractions == 0:
+            held = self.floor(tokens)
+            request.stamp = self.cache.hold(held - request.protected)
+            request.protected = held
+            return
         before = request.node
         self._insert(request, self.cache, tokens)
         if request.node is not None and request.node is not before:
@@ -97,6 +102,9 @@ class KvPool:
 
         ``allocated_tokens`` is what it had computed or launched, before rounding up to pages.
         """
+        if not request.shareable and request.retractions == 0:
+            self._release_unshared(request, allocated_tokens, keep_tokens)
+            return
         locked = request.node
         if self.cache is not None and keep_tokens > request.protected:
             self._insert(request, self.cache, keep_tokens)
@@ -104,6 +112,17 @@ class KvPool:
         if self.cache is not None and locked is not None:
             self.cache.unlock(locked)
         request.node, request.protected, request.computed = None, 0, 0
+
+    def _release_unshared(self, request: ServerRequest, allocated_tokens: int, keep_tokens: int) -> None:
+        held, cache = request.protected, self.cache
+        self.free += self.ceil(allocated_tokens) - held
+        if cache is not None and keep_tokens:
+            kept, prompt = self.floor(keep_tokens), self.floor(request.prompt_tokens)
+            cache.retire(held, min(kept, prompt), max(kept - prompt, 0))
+            self.free -= kept - held
+        elif cache is not None and held:
+            cache.settle(self.aligned_content(request), held, request.stamp)
+        request.protected = request.computed = 0
 
     def _insert(self, request: ServerRequest, cache: RadixCache, tokens: int) -> None:
         """Insert the request's sequence up to ``tokens``; tokens that another had cached meanwhile are freed.

@@ -6,7 +6,7 @@ prefix cache compares runs where SGLang's compares tokens, and is exact.
 
 from itertools import count
 
-__all__ = ["Piece", "Pieces", "PageAligner", "slice_pieces"]
+__all__ = ["PageAligner", "Piece", "Pieces", "slice_pieces"]
 
 Piece = tuple[int, int, int]
 Pieces = list[Piece]

@@ -4,6 +4,7 @@ The tree knows nothing of the pool; its nodes hold KV tokens that are either loc
 """
 
 import heapq
+from collections import deque
 
 from .pieces import Pieces, slice_pieces
 
@@ -32,6 +33,10 @@ class RadixCache:
     """Longest-prefix matching, locking, and eviction of the least recently used leaf.
 
     ``evictable_tokens`` are those in unlocked nodes; ``locked_tokens`` the others.
+
+    Content that no other request has can never be matched, except by its own request after a retraction. Until then it
+    needs no nodes: ``hold`` and ``retire`` only count it, and eviction takes it in its turn. What is evicted when is the
+    same as with nodes, at a fraction of the cost.
     """
 
     def __init__(self) -> None:
@@ -43,6 +48,29 @@ class RadixCache:
         # Unlocked leaves by last access. An entry is stale, and skipped, once its node was touched, locked, extended or
         # removed; whatever makes a node evictable again pushes a new one.
         self._leaves: list[tuple[int, Node]] = []
+        # Runs without nodes by last access: an answer before its prompt, as leaf before parent.
+        self._retired: deque[tuple[int, int]] = deque()
+
+    def hold(self, tokens: int) -> int:
+        """Take over the prompt of a request as locked, without a node; returns the time of it."""
+        self._clock += 1
+        self.locked_tokens += tokens
+        return self._clock
+
+    def retire(self, held: int, prompt: int, answer: int) -> None:
+        """A request whose ``held`` tokens were taken over is complete: ``prompt`` and ``answer`` stay, evictable."""
+        self._clock += 1
+        self.locked_tokens -= held
+        self.evictable_tokens += prompt + answer
+        self._retired.append((self._clock, answer))
+        self._retired.append((self._clock, prompt))
+
+    def settle(self, pieces: Pieces, tokens: int, stamp: int) -> None:
+        """A request leaves early: what was held of it becomes a node as old as its ``stamp``, to be matched again."""
+        leaf = self.insert(self.root, pieces, tokens)[0]
+        self.locked_tokens -= tokens
+        leaf.last_access = stamp
+        heapq.heappush(self._leaves, (stamp, leaf))
 
     def match(self, pieces: Pieces, limit: int) -> tuple[Node, int]:
         """The deepest node on the cached prefix of at most ``limit`` tokens, and that prefix's tokens.
@@ -97,8 +125,11 @@ class RadixCache:
 
     def evict(self, tokens: int) -> int:
         """Drop least recently used leaves until ``tokens`` are free, or none is left; returns the tokens freed."""
-        freed, leaves = 0, self._leaves
-        while freed < tokens and leaves:
+        freed, leaves, retired = 0, self._leaves, self._retired
+        while freed < tokens and (leaves or retired):
+            if retired and (not leaves or retired[0][0] < leaves[0][0]):
+                freed += retired.popleft()[1]
+                continue
             last_access, node = heapq.heappop(leaves)
             parent = node.parent
             if node.locks or node.last_access != last_access or node.children or parent is None:

@@ -9,12 +9,14 @@ __all__ = ["ServerRequest"]
 class ServerRequest:
     """One attempt at a request on one server, from submission to its end.
 
-    The first block is given; ``ready_at`` is when it reaches the scheduler. The second is the scheduler's state:
+    The first block is given; ``ready_at`` is when it reaches the scheduler, ``shareable`` whether another request may have
+    any of its content. The second is the scheduler's state:
 
     generated      output tokens kept from before the last prefill (more than 0 only after a retraction)
     computed       tokens of the sequence whose KV is there or launched, while prefilling
     protected      tokens of the sequence that the prefix cache holds for it, from the start
-    node           where those end in the tree; locked by this request
+    node           where those end in the tree, locked by this request; None also where the tree need not know them
+    stamp          when the cache took them over without a node
     joined_at      decode steps launched when it joined the running batch; decode steps are counted by the batch
     ends_at        decode steps launched when its last token is computed
     running        it is in the running batch
@@ -42,8 +44,11 @@ class ServerRequest:
         "retractions",
         "running",
         "sequence",
+        "shareable",
+        "stamp",
     )
 
+    stamp: int
     joined_at: int
     ends_at: int
     sequence: int
@@ -59,6 +64,7 @@ class ServerRequest:
         answer_segment: int,
         ignore_eos: bool,
         ready_at: float,
+        shareable: bool = True,
     ) -> None:
         self.request_id = request_id
         self.pieces = prompt
@@ -68,6 +74,7 @@ class ServerRequest:
         self.answer_segment = answer_segment
         self.ignore_eos = ignore_eos
         self.ready_at = ready_at
+        self.shareable = shareable
 
         self.generated = 0
         self.computed = 0

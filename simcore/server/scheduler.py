@@ -80,8 +80,8 @@ class Scheduler:
             step = self._form_prefill(in_flight, merged)
         if step is None and self.running.requests:
             step = self._form_decode(in_flight)
-        if step is not None:
-            step.changed, self._changed = self._changed or bool(step.prefills), False
+        if step is not None and (self._changed or step.prefills):
+            step.changed, self._changed = True, False
         return step
 
     def _merge_prefilled(self) -> list[ServerRequest]:
@@ -153,7 +153,7 @@ class Scheduler:
 
     def _launch_prefill(self, prefills: list[Prefill]) -> Step:
         pool = self.pool
-        step = Step(prefills=prefills)
+        step = Step(0, 0, prefills)
         allocated = 0
         for request, start, stop, _ in prefills:
             tokens = stop - start
@@ -172,7 +172,9 @@ class Scheduler:
             self.batch_is_full = False
         need = self.running.tokens_needed(1)
         if self.running.requests and self.pool.reclaim(need):
-            self._launch_decode(step, need)
+            self.pool.allocate(need)
+            self.running.advance(1)
+            step.decode_batch, step.context_tokens = len(self.running.requests), self.running.context_tokens
 
     def _form_decode(self, in_flight: Step | None) -> Step | None:
         """All running requests, less those whose token in flight is their last; retracts where KV is short."""
@@ -196,15 +198,9 @@ class Scheduler:
             self.batch_is_full = False
         if not running.requests:
             return None
-        step = Step()
-        self._launch_decode(step, need)
-        return step
-
-    def _launch_decode(self, step: Step, need: int) -> None:
         self.pool.allocate(need)
-        self.running.advance(1)
-        step.decode_batch = len(self.running.requests)
-        step.context_tokens = self.running.context_tokens
+        running.advance(1)
+        return Step(len(running.requests), running.context_tokens)
 
     def _drop_ending(self) -> bool:
         """Take requests whose last token is in flight out of the batch, where their length tells so in advance.
@@ -291,15 +287,16 @@ class Scheduler:
 
     # -- results -------------------------------------------------------------------------------------------------
 
-    def process(self, step: Step, steps: int) -> tuple[list[ServerRequest], list[ServerRequest]]:
-        """Take in the result of a step (or of a run of ``steps`` decode steps).
+    def process(self, step: Step) -> tuple[list[ServerRequest], list[ServerRequest]]:
+        """Take in the result of a step or run of steps.
 
         Returns the requests that got their first token, and those that are complete and have left.
         """
         first, ended = [], []
         for prefill in step.prefills:
             request = prefill.request
-            if request.done or request.retractions != prefill.retractions or not prefill.last:
+            last = prefill.stop == request.prompt_tokens + request.generated
+            if request.done or request.retractions != prefill.retractions or not last:
                 continue
             if request.generated == 0:
                 first.append(request)
@@ -309,7 +306,7 @@ class Scheduler:
             else:
                 self.pool.checkpoint(request, prefill.stop)
         if step.decode_batch:
-            self._processed += steps
+            self._processed += step.steps
         ends = self.running.ends
         if self._ending or (ends and ends[0][0] <= self._processed):
             for request in (*self._ending, *self.running.pop_ended(self._processed)):

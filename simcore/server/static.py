@@ -15,7 +15,6 @@ from simcore.step_time import StepTimes
 
 from .interface import QUEUE_IS_FULL, Listener, Load
 from .request import ServerRequest
-from .run import Run
 from .step import Prefill, Step
 from .telemetry import Telemetry
 
@@ -47,7 +46,7 @@ class StaticServer:
         self._sequence = count()
         self._waiting: deque[ServerRequest] = deque()
         self._batch: list[ServerRequest] = []
-        self._decode: Run | None = None
+        self._decode: Step | None = None
         self._wake = 0
 
     def submit(self, request: ServerRequest, now: float) -> None:
@@ -106,7 +105,7 @@ class StaticServer:
             if self._batch and reserved > self._capacity:
                 break
             self._batch.append(self._waiting.popleft())
-        step = Step(prefills=[Prefill(request, 0, request.prompt_tokens, 0) for request in self._batch])
+        step = Step(0, 0, [Prefill(request, 0, request.prompt_tokens, 0) for request in self._batch])
         step.new_tokens = sum(request.prompt_tokens for request in self._batch)
         step.attended = sum(request.prompt_tokens**2 / 2 for request in self._batch)
         prefill_s = self._times.prefill_s(step.new_tokens, step.attended)
@@ -127,18 +126,19 @@ class StaticServer:
             self._end(now)
             return
         context_s = self._times.decode_context_s[len(batch)]
-        first_s = self._times.decode_base_s[len(batch)] + context_s * context
-        step = Step(decode_batch=len(batch), context_tokens=context)
-        self._decode = Run(step, now, first_s, context_s * len(batch), steps)
-        self._clock.at(self._decode.end(steps), self._on_decoded)
+        self._decode = step = Step(len(batch), context)
+        step.started_at, step.steps = now, steps
+        step.first_s = self._times.decode_base_s[len(batch)] + context_s * context
+        step.slope_s = context_s * len(batch)
+        self._clock.at(step.end(steps), self._on_decoded)
 
     def _on_decoded(self, call: Call) -> None:
         run, now = self._decode, self._clock.now
         assert run is not None
         self._decode = None
         self.telemetry.count_decode(run, now - run.started_at)
-        self.telemetry.gaps.add(run, run.started_at, 0, now)
-        self.telemetry.count_peaks(run.step.context_tokens + (run.steps - 1) * run.step.decode_batch, len(self._batch))
+        self.telemetry.gaps.add_equal((now - run.started_at) / run.steps, sum(r.output_tokens - 1 for r in self._batch))
+        self.telemetry.count_peaks(run.context_tokens + (run.steps - 1) * run.decode_batch, len(self._batch))
         self._end(now)
 
     def _end(self, now: float) -> None:

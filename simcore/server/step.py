@@ -1,7 +1,7 @@
-"""One step of the GPU, or a run of equal decode steps."""
+"""One step of the GPU, or a run of decode steps that differ in nothing but the requests' lengths."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from .request import ServerRequest
@@ -20,23 +20,63 @@ class Prefill(NamedTuple):
     stop: int
     retractions: int
 
-    @property
-    def last(self) -> bool:
-        """Whether the request's next token comes out of this step."""
-        return self.stop == self.request.fill_tokens
 
-
-@dataclass(slots=True)
 class Step:
-    """``decode_batch`` requests decode over ``context_tokens`` in all, their new ones included; ``prefills`` prefill.
+    """``decode_batch`` requests decode over ``context_tokens`` in all, their new ones included, and ``prefills`` prefill
+    ``new_tokens`` in all; both in one step is a mixed step. ``changed``: its requests are other than the step's before.
 
-    Both in one step is a mixed step.
+    The scheduler fills these in; the server adds the time. ``steps`` equal decode steps run from ``started_at`` on: the
+    first takes ``first_s``, each later one ``slope_s`` more than the one before, every request in it having grown by a
+    token.
     """
 
-    decode_batch: int = 0
-    context_tokens: int = 0
-    prefills: Sequence[Prefill] = ()
-    new_tokens: int = 0
-    attended: float = 0.0
-    changed: bool = False
-    """Whether its requests are other than the step's before it."""
+    __slots__ = (
+        "attended",
+        "changed",
+        "context_tokens",
+        "decode_batch",
+        "first_s",
+        "new_tokens",
+        "prefills",
+        "slope_s",
+        "started_at",
+        "steps",
+    )
+
+    started_at: float
+    first_s: float
+
+    def __init__(self, decode_batch: int = 0, context_tokens: int = 0, prefills: Sequence[Prefill] = ()) -> None:
+        self.decode_batch = decode_batch
+        self.context_tokens = context_tokens
+        self.prefills = prefills
+        self.new_tokens = 0
+        self.attended = 0.0
+        self.changed = False
+        self.slope_s = 0.0
+        self.steps = 1
+
+    def end(self, steps: int) -> float:
+        """When the first ``steps`` steps have ended."""
+        return self.started_at + steps * self.first_s + self.slope_s * (steps * (steps - 1) // 2)
+
+    @property
+    def last_start(self) -> float:
+        """When the run's last step begins."""
+        return self.end(self.steps - 1) if self.steps > 1 else self.started_at
+
+    def steps_begun(self, at: float) -> int:
+        """The first step that ends at ``at`` or later, counted from 1 and at most ``steps``."""
+        elapsed = at - self.started_at
+        if elapsed <= self.first_s:
+            return 1
+        # Solve slope/2 n^2 + (first - slope/2) n = elapsed, in the form that is stable for a small slope.
+        linear = self.first_s - self.slope_s / 2
+        guess = 2 * elapsed / (linear + math.sqrt(linear * linear + 2 * self.slope_s * elapsed))
+        steps = min(max(math.ceil(guess), 1), self.steps)
+        # The root is rounded; the boundaries themselves decide.
+        while steps > 1 and self.end(steps - 1) >= at:
+            steps -= 1
+        while steps < self.steps and self.end(steps) < at:
+            steps += 1
+        return steps

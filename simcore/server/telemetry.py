@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 from .gaps import GapLog
 from .request import ServerRequest
-from .run import Run
 from .step import Step
 
 __all__ = ["Telemetry"]
@@ -51,10 +50,10 @@ class Telemetry:
         else:
             self.prefill_s += duration_s
 
-    def count_decode(self, run: Run, duration_s: float) -> None:
+    def count_decode(self, step: Step, duration_s: float) -> None:
         """A run of decode steps took ``duration_s``."""
-        self.steps += run.steps
-        self.decode_tokens += run.steps * run.step.decode_batch
+        self.steps += step.steps
+        self.decode_tokens += step.steps * step.decode_batch
         self.decode_s += duration_s
 
     def count_peaks(self, kv_tokens_used: int, running: int) -> None:
@@ -75,4 +74,3 @@ class Telemetry:
         if request.output_tokens > 1:
             self.tpot_sum_s += (now - request.first_token_at) / (request.output_tokens - 1)
             self.tpot_count += 1
-

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from policies import ClusterView, Decision, Hold, Policy, PolicyError, Reject, RequestView, Route
-from policies.ledger import ServerConfig, ServerReport
 from policies.least_loaded import LeastRequest
+from policies.ledger import ServerConfig, ServerReport
 from policies.oblivious import RoundRobin
 from policies.queue_orders import ShortestJobFirst
 from policies.router import Abort, Dispatch, Fail, Refuse, Router

@@ -1,0 +1,153 @@
+"""Writes the generated parts of reference.md: ``python docs/generate_reference.py`` (``--check``: only compares).
+
+A part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; what is around it is written by hand.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import click
+from scenario_tables import scenario_tables
+
+import simroute
+from policies import policy_descriptions
+from policies.queue_orders import QUEUE_ORDERS
+from simcore.measures import measure_names
+from simcore.profile import ServiceProfile, bundled_profiles
+from simcore.records import ITL_DTYPES, REQUEST_DTYPES, SERVER_DTYPES, TIMELINE_DTYPES
+from simcore.scenario import Scenario, load_scenario
+from simcore.scenario_file import bundled_scenarios
+
+REFERENCE: Final = Path(__file__).with_name("reference.md")
+
+
+def commands() -> str:
+    """Every command with its options."""
+    return "\n\n".join(_command(simroute.main, "simroute", None))
+
+
+def _command(command: click.Command, name: str, parent: click.Context | None) -> list[str]:
+    context = click.Context(command, info_name=name, parent=parent)
+    usage = " ".join(command.collect_usage_pieces(context))
+    parts = [f"### `{context.command_path}`", f"```\n{context.command_path} {usage}\n```", _paragraphs(command.help)]
+    records = [record for parameter in command.get_params(context) if (record := parameter.get_help_record(context))]
+    if records:
+        parts.append(_table(["option", "meaning"], [[f"`{option}`", _cell(text)] for option, text in records]))
+    if isinstance(command, click.Group):
+        for child in command.list_commands(context):
+            found = command.get_command(context, child)
+            assert found is not None
+            parts += _command(found, child, context)
+    return parts
+
+
+def policies() -> str:
+    """The bundled policies with their parameters."""
+    rows = []
+    for policy in policy_descriptions():
+        parameters = [f"`{p.name}` ({p.type}, {p.default}): {p.meaning}" for p in policy.parameters]
+        needs = [f"`{need}`" for need in policy.needs]
+        rows.append(
+            [f"`{policy.name}`", policy.summary, "; ".join(parameters) or "none", ", ".join(needs) or "nothing"]
+        )
+    headings = ["policy", "sends a request to", "parameters (type, default)", "needs"]
+    return _table(headings, rows)
+
+
+def queue_orders() -> str:
+    """The bundled queue orders."""
+    return _table(["order", "next is"], [[f"`{name}`", order.summary] for name, order in QUEUE_ORDERS.items()])
+
+
+def scenarios() -> str:
+    """The bundled scenarios."""
+    names = bundled_scenarios()
+    return _table(["scenario", "what it is"], [[f"`{name}`", _cell(load_scenario(name).description)] for name in names])
+
+
+def profiles() -> str:
+    """The bundled profiles with their residuals."""
+    rows = []
+    for name in bundled_profiles():
+        profile = ServiceProfile.load(name, Path())
+        source, residuals = profile.provenance, profile.residuals
+        shares = [f"{part.mape:.1%}" if part else "none" for part in (residuals.decode, residuals.prefill)]
+        engine = f"{source.engine} {source.engine_version}"
+        rows.append([f"`{name}`", source.model, source.gpu, engine, f"{profile.kv_tokens_capacity:,}", *shares])
+    headings = ["profile", "model", "GPU", "kernels of", "KV tokens", "decode error", "prefill error"]
+    return _table(headings, rows)
+
+
+def records() -> str:
+    """The columns of the parquet files."""
+    files: Mapping[str, Mapping[str, str]] = {
+        "requests.parquet": REQUEST_DTYPES,
+        "servers.parquet": SERVER_DTYPES,
+        "timeline.parquet": TIMELINE_DTYPES,
+        "itl.parquet": ITL_DTYPES,
+    }
+    rows = [
+        [f"`{file}`", ", ".join(f"`{name}` {dtype}" for name, dtype in columns.items())]
+        for file, columns in files.items()
+    ]
+    return _table(["file", "columns"], rows)
+
+
+def measures() -> str:
+    """The names of the measures that runs can be ranked by."""
+    return ", ".join(f"`{name}`" for name in measure_names())
+
+
+PARTS: Final[Mapping[str, Callable[[], str]]] = {
+    "commands": commands,
+    "scenario": lambda: scenario_tables(Scenario),
+    "scenarios": scenarios,
+    "policies": policies,
+    "queue orders": queue_orders,
+    "profiles": profiles,
+    "records": records,
+    "measures": measures,
+}
+
+
+def generated(text: str) -> str:
+    """``text`` with every part written anew."""
+
+    def part(match: re.Match[str]) -> str:
+        return f"<!-- generated: {match[1]} -->\n\n{PARTS[match[1]]()}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- generated: ([\w ]+) -->\n.*?<!-- end -->", part, text, flags=re.DOTALL)
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("| --- ", "|---").replace("|--- |", "|---|")
+
+
+def _cell(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip().replace("|", "\\|")
+
+
+def _paragraphs(text: str | None) -> str:
+    """A docstring's text; click's marker of a paragraph that keeps its lines becomes a block."""
+    paragraphs = (text or "").replace("``", "`").split("\n\n")
+    return "\n\n".join(f"```\n{p[2:].strip(chr(10))}\n```" if p.startswith("\b\n") else p for p in paragraphs)
+
+
+def main() -> int:
+    """Write the file, or with ``--check`` say whether it is up to date."""
+    text = REFERENCE.read_text(encoding="utf-8")
+    anew = generated(text)
+    if "--check" not in sys.argv[1:]:
+        REFERENCE.write_text(anew, encoding="utf-8")
+        return 0
+    if text != anew:
+        print(f"{REFERENCE.name} is out of date: make docs", file=sys.stderr)
+    return int(text != anew)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
