@@ -1,4 +1,4 @@
-"""The scenario's keys as Markdown, from the schema: one table a section, in the order in which a scenario reaches them."""
+"""The scenario's keys as Markdown, from the schema: one table a section, outer ones first."""
 
 import ast
 import inspect
@@ -65,12 +65,12 @@ class _Writer:
         if name == "LaunchParameters":
             return "the profile's"
         match field.get("default"):
-            case None | "" | [] | {}:
-                return "none"
             case {"kind": kind}:
                 return f"`kind: {kind}`"
-            case dict():
+            case dict() as settings if settings:
                 return "its defaults"
+            case default if default in (None, "", [], {}):
+                return "none"
             case list() as entries:
                 return ", ".join(f"`{entry['name']}`" for entry in entries)
             case default:

@@ -106,11 +106,15 @@ class Router:
             action = self._try(now, entry, servers, 1)
             if action is not None:
                 return [action]
-        if self._queue_limit is not None and len(queue) >= self._queue_limit:
-            del self._requests[request.request_id]
-            return [Refuse(request.request_id, "the router's queue is full")]
         queue.push(entry)
-        return []
+        actions = self._pump(now, request.model) if len(queue) > 1 else []
+        limit = self._queue_limit
+        if limit is not None and len(queue) > limit and self._requests.get(request.request_id) is entry:
+            if entry.server is None:
+                del self._requests[request.request_id]
+                queue.remove(entry)
+                actions.append(Refuse(request.request_id, "the router's queue is full"))
+        return actions
 
     def on_first_token(self, now: float, request_id: int) -> None:
         """A request's first token arrived from its server."""

@@ -138,17 +138,16 @@ class _Simulation:
         recorder.attempts[request_id] = attempt
         request = self._requests.at_server(request_id, member, now)
         if request.prompt_tokens > member.max_prompt_tokens:
-            self.clock.at(now, self._on_refused, (request, member))
+            limit = member.max_prompt_tokens
+            reason = f"the prompt of {request.prompt_tokens} tokens is longer than the server's limit of {limit}"
+            self.clock.at(now, self._on_failed, (request_id, reason))
             return
         self._flights[request_id] = request
         member.server.submit(request, now)
 
-    def _on_refused(self, call: Call) -> None:
-        request, member = call.value
-        reason = (
-            f"the prompt of {request.prompt_tokens} tokens is longer than the server's limit of {member.max_prompt_tokens}"
-        )
-        self._act(self._router.on_failure(call.time_s, request.request_id, reason, retry=False), call.time_s)
+    def _on_failed(self, call: Call) -> None:
+        request_id, reason = call.value
+        self._act(self._router.on_failure(call.time_s, request_id, reason, retry=False), call.time_s)
 
     # -- from the servers (Listener) -----------------------------------------------------------------------------
 
@@ -165,7 +164,7 @@ class _Simulation:
 
     def failed(self, server: Server, request: ServerRequest, reason: str, now: float) -> None:
         """See ``Listener``."""
-        self._act(self._router.on_failure(now, request.request_id, reason, retry=False), now)
+        self.clock.at(now, self._on_failed, (request.request_id, reason))
 
     def _on_first_token(self, call: Call) -> None:
         self._router.on_first_token(self.clock.now, call.value.request_id)

@@ -5,8 +5,9 @@ scheduling the next step is formed then. With it (SGLang's default) the next ste
 that happens in between can change it, so it is formed here at the end too, from what had arrived by the beginning.
 
 Decode steps that change nothing but lengths are a run: their total time is a closed form, and one event ends them. A
-request that arrives during a run cuts it at the boundary from which on it can matter. ``exact_steps`` makes every step a
-run of its own.
+request that arrives during a run cuts it at the boundary from which on it can matter. A prefill step and the run of decode
+steps after it, formed when the prefill begins, are known together then and need one event. ``exact_steps`` makes every
+step a run and an event of its own.
 """
 
 import heapq
@@ -68,6 +69,10 @@ class ContinuousServer:
         self._run: Step | None = None
         # A wake-up whose number is not the latest is void.
         self._wake = 0
+        # A queue limit refuses requests at the very boundary at which they come, so none may be passed over.
+        self._looks_ahead = settings.overlap and settings.max_queued_requests is None and not exact_steps
+        self._looked_ahead = False
+        self._ahead: Step | None = None
         self._decoded_at = 0.0
         self._fresh = 0
 
@@ -84,10 +89,15 @@ class ContinuousServer:
 
     def cancel(self, request: ServerRequest, now: float) -> None:
         """See ``Server``."""
+        run = self._run
         self._cancelled.append(request)
-        if self._run is None:
+        if run is None:
             self._wake_at(now)
-        elif self._run.steps > 1:
+        elif now < run.started_at:
+            # Within a prefill whose result is taken in: this is the boundary at its end.
+            self._drop_cancelled()
+            self._cut(now)
+        elif run.steps > 1:
             self._cut(now)
 
     def load(self, now: float) -> Load:
@@ -111,17 +121,17 @@ class ContinuousServer:
         """The end of a run, or the end of idleness: take results in, and start what comes next."""
         if call.value != self._wake:
             return
-        now, scheduler, run = call.time_s, self.scheduler, self._run
-        ahead: Step | None = None
+        now, scheduler, run, ahead = call.time_s, self.scheduler, self._run, self._ahead
         # While it is told of results the engine may submit the next request: as to an idle server.
-        self._run = None
+        self._run = self._ahead = None
         if run is not None:
             if run.steps > 1:
                 scheduler.advance(run.steps - 1)
-            if self._overlap:
+            if self._overlap and not self._looked_ahead:
                 if self._inbox:
                     self._ingest(run.last_start)
                 ahead = self._form(run, now)
+            self._looked_ahead = False
             self._finish(run, now)
         if self._inbox:
             self._ingest(now)
@@ -176,7 +186,10 @@ class ContinuousServer:
             self._noise = math.exp(sigma * self._rng.standard_normal() - sigma**2 / 2)
         if step.prefills:
             step.first_s = self._prefill_s(step) * self._noise
-            self._wake_at(now + step.first_s)
+            if self._looks_ahead:
+                self._look_past(step, now + step.first_s)
+            else:
+                self._wake_at(now + step.first_s)
             return
         batch, times = step.decode_batch, self._times
         context_s = times.decode_context_s[batch] * self._noise
@@ -187,6 +200,19 @@ class ContinuousServer:
             if step.steps > 1 and self._inbox and not self._admission_is_shut():
                 step.steps = self._steps_until(step, self._inbox[0][0])
         self._wake_at(step.end(step.steps))
+
+    def _look_past(self, prefill: Step, end: float) -> None:
+        """Form the step after a prefill as the prefill begins; if it decodes, take the prefill's result in already.
+
+        Whatever is told of it is told for the time ``end``; nothing that arrives in between changes either step.
+        """
+        ahead = self._form(prefill, end)
+        if ahead is not None and not ahead.prefills:
+            self._finish(prefill, end)
+            self._start(ahead, end)
+            return
+        self._ahead, self._looked_ahead = ahead, True
+        self._wake_at(end)
 
     def _prefill_s(self, step: Step) -> float:
         if step.decode_batch:
@@ -237,10 +263,10 @@ class ContinuousServer:
         That is the end of the step under way at that time; under overlap scheduling the one after is formed already, and
         the request is let in, as of the first boundary, at the end of that.
         """
-        steps = run.steps_begun(ready_at)
+        steps = run.steps_begun(ready_at) if ready_at > run.started_at else 0
         if self._overlap and self.scheduler.settings.max_queued_requests is None and not self._cancelled:
             steps += 1
-        return min(steps, run.steps)
+        return min(max(steps, 1), run.steps)
 
     def _cut(self, at: float) -> None:
         run = self._run
