@@ -252,14 +252,17 @@ class _Requests:
 
     def at_server(self, request_id: int, member: Member, now: float) -> ServerRequest:
         """What the server gets, its answer clipped to what the server's limit on a request leaves (``scheduler.py``)."""
-        prompt = self._prompt_tokens[request_id]
-        room = max(member.max_request_tokens - prompt - 1, 1)
+        prompt, max_new_tokens = self._prompt_tokens[request_id], self._max_new_tokens[request_id]
+        output_tokens = self._output_tokens[request_id]
+        if prompt + max_new_tokens >= member.max_request_tokens:
+            max_new_tokens = max(member.max_request_tokens - prompt - 1, 1)
+            output_tokens = min(output_tokens, max_new_tokens)
         return ServerRequest(
             request_id,
             self._prompts.pieces(request_id),
             prompt,
-            min(self._output_tokens[request_id], room),
-            min(self._max_new_tokens[request_id], room),
+            output_tokens,
+            max_new_tokens,
             answer_segment=answer_segment(request_id),
             ignore_eos=self._ignore_eos,
             shareable=self._shareable,

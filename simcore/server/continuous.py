@@ -150,13 +150,18 @@ class ContinuousServer:
             self.scheduler.idle()
 
     def _form(self, in_flight: Step | None, now: float) -> Step | None:
-        scheduler = self.scheduler
-        step = scheduler.form(in_flight)
-        if scheduler.out_of_memory:
-            for request in scheduler.out_of_memory:
-                self._listener.failed(self, request, OUT_OF_MEMORY, now)
-            scheduler.out_of_memory.clear()
+        step = self.scheduler.form(in_flight)
+        if self.scheduler.retracted:
+            self._count_retractions(now)
         return step
+
+    def _count_retractions(self, now: float) -> None:
+        scheduler = self.scheduler
+        self.telemetry.retractions += scheduler.retracted
+        scheduler.retracted = 0
+        for request in scheduler.out_of_memory:
+            self._listener.failed(self, request, OUT_OF_MEMORY, now)
+        scheduler.out_of_memory.clear()
 
     def _ingest(self, until: float) -> None:
         """Let in what has reached the scheduler by then."""
@@ -181,9 +186,8 @@ class ContinuousServer:
         """Run a step, or as many equal ones as come until a request ends or the next one known of arrives."""
         self._run = step
         step.started_at = now
-        if step.changed and self._noise_sigma and self._rng is not None:
-            sigma = self._noise_sigma
-            self._noise = math.exp(sigma * self._rng.standard_normal() - sigma**2 / 2)
+        if step.changed and self._noise_sigma:
+            self._noise = self._draw_noise()
         if step.prefills:
             step.first_s = self._prefill_s(step) * self._noise
             if self._looks_ahead:
@@ -200,6 +204,12 @@ class ContinuousServer:
             if step.steps > 1 and self._inbox and not self._admission_is_shut():
                 step.steps = self._steps_until(step, self._inbox[0][0])
         self._wake_at(step.end(step.steps))
+
+    def _draw_noise(self) -> float:
+        """A lognormal factor of mean 1, for all steps until the batch changes."""
+        assert self._rng is not None
+        sigma = self._noise_sigma
+        return math.exp(sigma * self._rng.standard_normal() - sigma**2 / 2)
 
     def _look_past(self, prefill: Step, end: float) -> None:
         """Form the step after a prefill as the prefill begins; if it decodes, take the prefill's result in already.
@@ -234,17 +244,18 @@ class ContinuousServer:
             self._listener.ended(self, request, now)
 
     def _count(self, run: Step, now: float) -> None:
-        telemetry, scheduler, batch = self.telemetry, self.scheduler, run.decode_batch
+        telemetry, batch = self.telemetry, run.decode_batch
         if run.prefills:
             telemetry.count_prefill(run, now - run.started_at)
         else:
-            telemetry.count_decode(run, now - run.started_at)
+            telemetry.steps += run.steps
+            telemetry.decode_tokens += run.steps * batch
+            telemetry.decode_s += now - run.started_at
         if batch:
-            telemetry.gaps.add(run, self._decoded_at, min(self._fresh, batch), now)
+            telemetry.gaps.add(run, self._decoded_at, self._fresh if self._fresh < batch else batch, now)
             self._decoded_at = now
             self._fresh = 0
-        telemetry.retractions = scheduler.retracted
-        telemetry.count_peaks(scheduler.pool.used, scheduler.running_requests)
+        telemetry.count_peaks(self.scheduler.pool.used, self.scheduler.running_requests)
         # The context is judged by its mean over the batch.
         max_batch, max_context_tokens, max_prefill_tokens = self._valid
         if batch > max_batch or run.context_tokens > max_context_tokens * batch or run.new_tokens > max_prefill_tokens:

@@ -39,7 +39,7 @@ class KvPool:
 
     def ceil(self, tokens: int) -> int:
         """Whole pages that hold a number of tokens, in tokens."""
-        return -(-tokens // self.page_size) * self.page_size
+        return tokens + -tokens % self.page_size
 
     def reclaim(self, tokens: int) -> bool:
         """Evict until ``tokens`` are free; whether they are."""
@@ -115,13 +115,16 @@ class KvPool:
 
     def _release_unshared(self, request: ServerRequest, allocated_tokens: int, keep_tokens: int) -> None:
         held, cache = request.protected, self.cache
-        self.free += self.ceil(allocated_tokens) - held
-        if cache is not None and keep_tokens:
+        if cache is None:
+            self.free += self.ceil(allocated_tokens)
+        elif keep_tokens:
             kept, prompt = self.floor(keep_tokens), self.floor(request.prompt_tokens)
-            cache.retire(held, min(kept, prompt), max(kept - prompt, 0))
-            self.free -= kept - held
-        elif cache is not None and held:
-            cache.settle(self.aligned_content(request), held, request.stamp)
+            cache.retire(held, prompt, kept - prompt)
+            self.free += self.ceil(allocated_tokens) - kept
+        else:
+            self.free += self.ceil(allocated_tokens) - held
+            if held:
+                cache.settle(self.aligned_content(request), held, request.stamp)
         request.protected = request.computed = 0
 
     def _insert(self, request: ServerRequest, cache: RadixCache, tokens: int) -> None:

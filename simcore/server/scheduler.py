@@ -45,7 +45,7 @@ class Scheduler:
         self.out_of_memory: list[ServerRequest] = []
         """Requests that did not fit even alone; the caller takes them away."""
         self.retracted = 0
-        """How often a request was retracted."""
+        """Retractions since the caller last set it to 0; a request that did not fit alone counts."""
         self._ratio = NewTokenRatio(settings.schedule_conservativeness)
         self._order = WaitingOrder(settings.schedule_policy, self.pool)
         self._prefilled: list[ServerRequest] = []
@@ -172,7 +172,7 @@ class Scheduler:
             self.batch_is_full = False
         need = self.running.tokens_needed(1)
         if self.running.requests and self.pool.reclaim(need):
-            self.pool.allocate(need)
+            self.pool.free -= need
             self.running.advance(1)
             step.decode_batch, step.context_tokens = len(self.running.requests), self.running.context_tokens
 
@@ -185,7 +185,7 @@ class Scheduler:
             return None
         need = running.tokens_needed(1)
         if self.pool.free >= need or self.pool.reclaim(need):
-            self._ratio.decay(1)
+            self._ratio.decode_steps += 1
         elif left:
             # Those in flight free their KV when this step ends: wait for it rather than retract.
             self.batch_is_full = False
@@ -198,7 +198,7 @@ class Scheduler:
             self.batch_is_full = False
         if not running.requests:
             return None
-        self.pool.allocate(need)
+        self.pool.free -= need
         running.advance(1)
         return Step(len(running.requests), running.context_tokens)
 
@@ -241,6 +241,7 @@ class Scheduler:
             last = keep.pop()
             self._take_back(last)
             last.done = True
+            self.retracted += 1
             self.out_of_memory.append(last)
         total, limits = sum(outputs[request] for request in keep), sum(request.max_new_tokens for request in keep)
         self._ratio.set_after_retraction(total + _RETRACT_DECODE_STEPS * len(keep), limits)
@@ -266,24 +267,25 @@ class Scheduler:
 
         ``step`` is a decode step, formed last and not yet run. The last of the run is the first that ends a request.
         """
-        batch = step.decode_batch
-        settled = self.chunked is None and not self._prefilled and not self._ending
-        may_admit = bool(self.waiting) and (self._left or not self.batch_is_full)
-        if not settled or may_admit or batch != len(self.running.requests):
+        running = self.running
+        if self.chunked is not None or self._prefilled or self._ending or step.decode_batch != len(running.requests):
             return 1
-        steps = self.running.next_end() - self.running.launched + 1
+        if self.waiting and (self._left or not self.batch_is_full):
+            return 1
+        steps = running.next_end() - running.launched + 1
+        if steps <= 1:
+            return 1
         available = self.pool.available
-        if steps > 1 and self.running.tokens_needed(steps - 1) > available:
+        if running.tokens_needed(steps - 1) > available:
             # The most launches that fit: tokens_needed rises with the number of steps.
-            more = bisect_right(range(steps), available, key=self.running.tokens_needed) - 1
-            steps = 1 + more
-        return max(steps, 1)
+            steps = bisect_right(range(steps), available, key=running.tokens_needed)
+        return steps
 
     def advance(self, steps: int) -> None:
         """Launch that many more decode steps of the batch as it is."""
         self.pool.allocate(self.running.tokens_needed(steps))
         self.running.advance(steps)
-        self._ratio.decay(steps)
+        self._ratio.decode_steps += steps
 
     # -- results -------------------------------------------------------------------------------------------------
 
@@ -292,11 +294,10 @@ class Scheduler:
 
         Returns the requests that got their first token, and those that are complete and have left.
         """
-        first, ended = [], []
-        for prefill in step.prefills:
-            request = prefill.request
-            last = prefill.stop == request.prompt_tokens + request.generated
-            if request.done or request.retractions != prefill.retractions or not last:
+        first: list[ServerRequest] = []
+        ended: list[ServerRequest] = []
+        for request, _, stop, retractions in step.prefills:
+            if request.done or request.retractions != retractions or stop != request.prompt_tokens + request.generated:
                 continue
             if request.generated == 0:
                 first.append(request)
@@ -304,16 +305,18 @@ class Scheduler:
                 ended.append(request)
                 self._end(request)
             else:
-                self.pool.checkpoint(request, prefill.stop)
+                self.pool.checkpoint(request, stop)
         if step.decode_batch:
             self._processed += step.steps
         ends = self.running.ends
-        if self._ending or (ends and ends[0][0] <= self._processed):
-            for request in (*self._ending, *self.running.pop_ended(self._processed)):
+        if ends and ends[0][0] <= self._processed:
+            self._ending += self.running.pop_ended(self._processed)
+        if self._ending:
+            for request in self._ending:
                 if not request.done:
                     ended.append(request)
                     self._end(request)
-            self._ending.clear()
+            self._ending = []
         return first, ended
 
     def _end(self, request: ServerRequest) -> None:

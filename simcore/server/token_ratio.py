@@ -15,21 +15,18 @@ class NewTokenRatio:
         self._min = self._init * 0.14
         self._decay = (self._init - self._min) / 600
         self._start = self._init
-        self._steps = 0
+        self.decode_steps = 0
+        """Decode steps launched since the start, without a retraction."""
 
     @property
     def current(self) -> float:
         """The ratio now."""
-        return max(self._start - self._decay * self._steps, self._min)
-
-    def decay(self, steps: int) -> None:
-        """Decode steps were launched without a retraction."""
-        self._steps += steps
+        return max(self._start - self._decay * self.decode_steps, self._min)
 
     def reset(self) -> None:
         """The server is idle."""
-        self._start, self._steps = self._init, 0
+        self._start, self.decode_steps = self._init, 0
 
     def set_after_retraction(self, outputs_and_room: int, limits: int) -> None:
         """``outputs_and_room``: the survivors' output tokens plus room for 20 steps; ``limits``: their max_new_tokens."""
-        self._start, self._steps = min(1.0, outputs_and_room / (limits + 1)), 0
+        self._start, self.decode_steps = min(1.0, outputs_and_room / (limits + 1)), 0
