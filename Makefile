@@ -44,8 +44,8 @@ profiles: $(INSTALLED) ## Fit the bundled profiles anew; needs SIMROUTE_DATA.
 lengths: $(INSTALLED) ## Derive the bundled length tables anew; needs SIMROUTE_DATA.
 	$(BIN)/python -m simcore.workload.derive_lengths
 
-docs: $(INSTALLED) ## Write the generated parts of docs/reference.md anew.
-	$(BIN)/python docs/generate_reference.py
+docs: $(INSTALLED) ## Write the generated parts of README.md and docs/ anew.
+	$(BIN)/python docs/generate.py
 
 lock: ## Write the lock files anew from pyproject.toml; with Python 3.11, the oldest that is supported.
 	rm -rf $(VENV)-lock

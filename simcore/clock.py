@@ -14,13 +14,13 @@ class Call:
     """The least that SimPy's kernel runs: a callback at ``time_s`` with a value. A full ``Event`` costs three times as
     much."""
 
-    __slots__ = ("_ok", "callbacks", "time_s", "value")
+    __slots__ = ("callbacks", "time_s", "value")
+    _ok = True
 
     def __init__(self, time_s: float, callback: "Callable[[Call], None]", value: Any) -> None:
         self.time_s = time_s
         self.callbacks = (callback,)
         self.value = value
-        self._ok = True
 
 
 class Clock(simpy.Environment):

@@ -101,7 +101,9 @@ def build_fleet(
                     rng=np.random.default_rng(stream),
                 )
             case "static":
-                server = StaticServer(clock, f"s{index}", listener, settings, capacity, times)
+                server = StaticServer(
+                    clock, f"s{index}", listener, settings, capacity, times, valid_range=profile.valid_range
+                )
         requests = profile.requests
         members.append(
             Member(

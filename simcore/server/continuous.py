@@ -48,7 +48,7 @@ class ContinuousServer:
         rng: np.random.Generator | None = None,
     ) -> None:
         self.server_id = server_id
-        self.telemetry = Telemetry()
+        self.telemetry = Telemetry(valid_range)
         self.scheduler = Scheduler(settings, kv_tokens_capacity)
         self._clock = clock
         self._listener = listener
@@ -56,10 +56,6 @@ class ContinuousServer:
         self._overlap = settings.overlap
         self._exact_steps = exact_steps
         self._noise_sigma = math.sqrt(math.log1p(noise_cv**2))
-        # Infinite bounds times an empty batch would be no number: hence finite ones.
-        self._valid = (10**9, 10**9, 10**9)
-        if valid_range is not None:
-            self._valid = (valid_range.max_batch, valid_range.max_context_tokens, valid_range.max_prefill_tokens)
         self._rng = rng
         self._noise = 1.0
         # Requests on their way to the scheduler, by the time they are ready.
@@ -130,14 +126,16 @@ class ContinuousServer:
             if self._overlap and not self._looked_ahead:
                 if self._inbox:
                     self._ingest(run.last_start)
-                ahead = self._form(run, now)
+                ahead = scheduler.form(run)
             self._looked_ahead = False
             self._finish(run, now)
         if self._inbox:
             self._ingest(now)
         if self._cancelled:
             self._drop_cancelled()
-        step = ahead or self._form(None, now)
+        step = ahead or scheduler.form(None)
+        if scheduler.retracted:
+            self._count_retractions(now)
         if step is not None:
             self._start(step, now)
         else:
@@ -148,12 +146,6 @@ class ContinuousServer:
             self._wake_at(self._inbox[0][0])
         if not self.scheduler.waiting:
             self.scheduler.idle()
-
-    def _form(self, in_flight: Step | None, now: float) -> Step | None:
-        step = self.scheduler.form(in_flight)
-        if self.scheduler.retracted:
-            self._count_retractions(now)
-        return step
 
     def _count_retractions(self, now: float) -> None:
         scheduler = self.scheduler
@@ -203,7 +195,7 @@ class ContinuousServer:
             step.steps = self.scheduler.trivial_steps(step)
             if step.steps > 1 and self._inbox and not self._admission_is_shut():
                 step.steps = self._steps_until(step, self._inbox[0][0])
-        self._wake_at(step.end(step.steps))
+        self._wake_at(step.end(step.steps) if step.steps > 1 else now + step.first_s)
 
     def _draw_noise(self) -> float:
         """A lognormal factor of mean 1, for all steps until the batch changes."""
@@ -216,7 +208,9 @@ class ContinuousServer:
 
         Whatever is told of it is told for the time ``end``; nothing that arrives in between changes either step.
         """
-        ahead = self._form(prefill, end)
+        ahead = self.scheduler.form(prefill)
+        if self.scheduler.retracted:
+            self._count_retractions(end)
         if ahead is not None and not ahead.prefills:
             self._finish(prefill, end)
             self._start(ahead, end)
@@ -231,35 +225,26 @@ class ContinuousServer:
 
     def _finish(self, run: Step, now: float) -> None:
         """Take the results of a run in and tell of them."""
-        self._count(run, now)
-        first, ended = self.scheduler.process(run)
-        for request in first:
-            request.first_token_at = now
-            self.telemetry.count_first_token(request, now)
-            self._listener.first_token(self, request, now)
-            if not request.done:
-                self._fresh += 1
-        for request in ended:
-            self.telemetry.count_end(request, now)
-            self._listener.ended(self, request, now)
-
-    def _count(self, run: Step, now: float) -> None:
         telemetry, batch = self.telemetry, run.decode_batch
         if run.prefills:
             telemetry.count_prefill(run, now - run.started_at)
         else:
-            telemetry.steps += run.steps
-            telemetry.decode_tokens += run.steps * batch
-            telemetry.decode_s += now - run.started_at
+            telemetry.count_decode(run, now - run.started_at)
         if batch:
             telemetry.gaps.add(run, self._decoded_at, self._fresh if self._fresh < batch else batch, now)
             self._decoded_at = now
             self._fresh = 0
-        telemetry.count_peaks(self.scheduler.pool.used, self.scheduler.running_requests)
-        # The context is judged by its mean over the batch.
-        max_batch, max_context_tokens, max_prefill_tokens = self._valid
-        if batch > max_batch or run.context_tokens > max_context_tokens * batch or run.new_tokens > max_prefill_tokens:
-            telemetry.steps_out_of_range += run.steps
+        telemetry.count_state(run, self.scheduler.pool.used, self.scheduler.running_requests)
+        first, ended = self.scheduler.process(run)
+        for request in first:
+            request.first_token_at = now
+            telemetry.count_first_token(request, now)
+            self._listener.first_token(self, request, now)
+            if not request.done:
+                self._fresh += 1
+        for request in ended:
+            telemetry.count_end(request, now)
+            self._listener.ended(self, request, now)
 
     # -- runs ----------------------------------------------------------------------------------------------------
 

@@ -20,13 +20,15 @@ class KvPool:
         self.page_size = page_size
         self.capacity = self.floor(capacity_tokens)
         self.free = self.capacity
-        self.cache = RadixCache() if radix_cache else None
+        self.cache = RadixCache()
+        self.caches = radix_cache
+        """Whether prefixes are cached; if not, the cache stays empty."""
         self._aligner = PageAligner(page_size)
 
     @property
     def available(self) -> int:
         """Tokens that could be allocated now, by evicting all that no request needs."""
-        return self.free if self.cache is None else self.free + self.cache.evictable_tokens
+        return self.free + self.cache.evictable_tokens
 
     @property
     def used(self) -> int:
@@ -44,7 +46,7 @@ class KvPool:
     def reclaim(self, tokens: int) -> bool:
         """Evict until ``tokens`` are free; whether they are."""
         free = self.free
-        if free < tokens and self.cache is not None:
+        if free < tokens:
             self.free = free = free + self.cache.evict(tokens - free)
         return free >= tokens
 
@@ -61,13 +63,13 @@ class KvPool:
 
     def cached_prefix(self, request: ServerRequest) -> int:
         """Tokens of the request that are cached now, leaving at least one to compute; touches but does not lock them."""
-        if self.cache is None:
+        if not self.caches:
             return 0
         return self.cache.match(self.aligned_content(request), self.floor(request.fill_tokens - 1))[1]
 
     def match(self, request: ServerRequest) -> None:
         """Find and lock the longest cached prefix; at least one token is left to compute."""
-        if self.cache is None or not (request.shareable or request.retractions):
+        if not self.caches or not (request.shareable or request.retractions):
             return
         node, tokens = self.cache.match(self.aligned_content(request), self.floor(request.fill_tokens - 1))
         if tokens:
@@ -77,21 +79,21 @@ class KvPool:
 
     def unmatch(self, request: ServerRequest) -> None:
         """Undo ``match``: the request was not admitted."""
-        if self.cache is not None and request.node is not None:
+        if request.node is not None:
             self.cache.unlock(request.node)
             request.node, request.protected, request.computed = None, 0, 0
 
     def checkpoint(self, request: ServerRequest, tokens: int) -> None:
         """Hand the request's first ``tokens`` tokens to the prefix cache, where others can find them; it locks them."""
-        if self.cache is None:
+        if not self.caches:
             return
         if not request.shareable and request.retractions == 0:
-            held = self.floor(tokens)
+            held = self.floor(tokens) if self.page_size > 1 else tokens
             request.stamp = self.cache.hold(held - request.protected)
             request.protected = held
             return
         before = request.node
-        self._insert(request, self.cache, tokens)
+        self._insert(request, tokens)
         if request.node is not None and request.node is not before:
             self.cache.lock(request.node)
             if before is not None:
@@ -106,28 +108,29 @@ class KvPool:
             self._release_unshared(request, allocated_tokens, keep_tokens)
             return
         locked = request.node
-        if self.cache is not None and keep_tokens > request.protected:
-            self._insert(request, self.cache, keep_tokens)
+        if self.caches and keep_tokens > request.protected:
+            self._insert(request, keep_tokens)
         self.free += self.ceil(allocated_tokens) - request.protected
-        if self.cache is not None and locked is not None:
+        if locked is not None:
             self.cache.unlock(locked)
         request.node, request.protected, request.computed = None, 0, 0
 
     def _release_unshared(self, request: ServerRequest, allocated_tokens: int, keep_tokens: int) -> None:
-        held, cache = request.protected, self.cache
-        if cache is None:
-            self.free += self.ceil(allocated_tokens)
+        held, kept, prompt = request.protected, keep_tokens, request.prompt_tokens
+        if self.page_size > 1:
+            kept, prompt, allocated_tokens = self.floor(kept), self.floor(prompt), self.ceil(allocated_tokens)
+        if not self.caches:
+            self.free += allocated_tokens
         elif keep_tokens:
-            kept, prompt = self.floor(keep_tokens), self.floor(request.prompt_tokens)
-            cache.retire(held, prompt, kept - prompt)
-            self.free += self.ceil(allocated_tokens) - kept
+            self.cache.retire(held, prompt, kept - prompt)
+            self.free += allocated_tokens - kept
         else:
-            self.free += self.ceil(allocated_tokens) - held
+            self.free += allocated_tokens - held
             if held:
-                cache.settle(self.aligned_content(request), held, request.stamp)
+                self.cache.settle(self.aligned_content(request), held, request.stamp)
         request.protected = request.computed = 0
 
-    def _insert(self, request: ServerRequest, cache: RadixCache, tokens: int) -> None:
+    def _insert(self, request: ServerRequest, tokens: int) -> None:
         """Insert the request's sequence up to ``tokens``; tokens that another had cached meanwhile are freed.
 
         The tree ends a node at the prompt's end, so that an answer can be evicted without its prompt.
@@ -139,7 +142,7 @@ class KvPool:
             start = request.protected
             if end > start:
                 pieces = self._pieces(request, start, tokens)
-                request.node, matched = cache.insert(request.node or cache.root, pieces, end - start)
+                request.node, matched = self.cache.insert(request.node or self.cache.root, pieces, end - start)
                 self.free += matched
                 request.protected = end
 

@@ -49,7 +49,7 @@ class PrefillAdder:
 
     def verdict(self) -> Verdict:
         """Whether another request can be tried."""
-        available = self._pool.available
+        available = self._pool.free + self._pool.cache.evictable_tokens
         if available <= self._reserved_total or available <= self._reserved_now:
             return Verdict.NO_KV
         if self._input_left <= 0 or (self._chunk_left is not None and self._chunk_left <= 0):
@@ -76,7 +76,7 @@ class PrefillAdder:
         """Admit a waiting request, whole or its first chunk, or say why not."""
         pool = self._pool
         pool.match(request)
-        tokens = request.fill_tokens - request.computed
+        tokens = request.prompt_tokens + request.generated - request.computed
         may_need = (
             tokens + min(max(request.max_new_tokens - request.generated, 0), CLIP_MAX_NEW_TOKENS) + pool.page_size
         )
@@ -97,7 +97,7 @@ class PrefillAdder:
 
         Without chunking the first request comes in whatever its length.
         """
-        paged = self._pool.ceil(tokens)
+        paged = tokens if self._pool.page_size == 1 else self._pool.ceil(tokens)
         if self._chunk_left is None:
             return 0 if self.prefills and paged >= self._input_left else tokens
         return tokens if paged <= self._chunk_left else self._pool.floor(self._chunk_left)
@@ -105,7 +105,7 @@ class PrefillAdder:
     def _commit(self, request: ServerRequest, tokens: int, reserve: int) -> None:
         start = request.computed
         self.prefills.append(Prefill(request, start, start + tokens, request.retractions))
-        paged = self._pool.ceil(tokens)
+        paged = tokens if self._pool.page_size == 1 else self._pool.ceil(tokens)
         now = paged + self._pool.page_size
         self._reserved_total += now + reserve
         self._reserved_now += now

@@ -33,6 +33,7 @@ class RunningBatch:
 
     def __init__(self, page_size: int) -> None:
         self.requests: dict[ServerRequest, None] = {}
+        self.size = 0
         self.launched = 0
         self.context_tokens = 0
         self.ends: list[tuple[int, int, ServerRequest]] = []
@@ -71,6 +72,7 @@ class RunningBatch:
         request.ends_at = launched + request.output_tokens - request.generated - 1
         request.running = True
         self.requests[request] = None
+        self.size += 1
         self.context_tokens += fill_tokens
         if self._page_size > 1:
             self._page_classes[(fill_tokens - launched) % self._page_size] += 1
@@ -89,6 +91,7 @@ class RunningBatch:
         request.computed = computed = self.kv_tokens(request)
         request.running = False
         del self.requests[request]
+        self.size -= 1
         self.context_tokens -= computed
         if self._page_size > 1:
             self._page_classes[(computed - self.launched) % self._page_size] -= 1
@@ -103,7 +106,7 @@ class RunningBatch:
     def advance(self, steps: int) -> None:
         """Launch decode steps of the whole batch."""
         self.launched += steps
-        self.context_tokens += steps * len(self.requests)
+        self.context_tokens += steps * self.size
         fixed, open_ended = self._fixed_length, self._open_ended
         fixed.total -= steps * fixed.shrinking
         open_ended.total -= steps * open_ended.shrinking
@@ -118,11 +121,11 @@ class RunningBatch:
         """KV tokens, in whole pages, that the next ``steps`` decode steps allocate."""
         page = self._page_size
         if page == 1:
-            return steps * len(self.requests)
+            return steps * self.size
         whole, rest = divmod(steps, page)
         # A request takes a page at the step that finds its last one full.
         partial = sum(self._page_classes[-(self.launched + step) % page] for step in range(rest))
-        return (whole * len(self.requests) + partial) * page
+        return (whole * self.size + partial) * page
 
     def next_end(self) -> int:
         """The launch at which the next running request computes its last token."""

@@ -57,7 +57,7 @@ class Scheduler:
     @property
     def running_requests(self) -> int:
         """Requests that hold KV: decoding or in their prefill."""
-        return len(self.running.requests) + len(self._prefilled) + (self.chunked is not None)
+        return self.running.size + len(self._prefilled) + (self.chunked is not None)
 
     def idle(self) -> None:
         """Nothing runs and nothing waits: the reservation ratio starts anew."""
@@ -96,7 +96,7 @@ class Scheduler:
         return merged
 
     def _form_prefill(self, in_flight: Step | None, merged: Sequence[ServerRequest]) -> Step | None:
-        batch = len(self.running.requests)
+        batch = self.running.size
         if batch == 0:
             self.batch_is_full = False
         if self.chunked is None:
@@ -135,7 +135,7 @@ class Scheduler:
 
     def _admit(self, adder: PrefillAdder) -> None:
         """Move waiting requests into the step for as long as budgets, slots and KV last."""
-        waiting, slots = self.waiting, self.max_running_requests - len(self.running.requests)
+        waiting, slots = self.waiting, self.max_running_requests - self.running.size
         verdict = adder.verdict()
         while waiting and verdict is not Verdict.NO_BUDGET:
             before = len(adder.prefills)
@@ -157,11 +157,11 @@ class Scheduler:
         allocated = 0
         for request, start, stop, _ in prefills:
             tokens = stop - start
-            allocated += pool.ceil(stop) - pool.ceil(start)
+            allocated += tokens if pool.page_size == 1 else pool.ceil(stop) - pool.ceil(start)
             request.computed = stop
             step.new_tokens += tokens
             step.attended += tokens * (start + tokens / 2)
-            if stop == request.fill_tokens:
+            if stop == request.prompt_tokens + request.generated:
                 self._prefilled.append(request)
         pool.allocate(allocated)
         return step
@@ -174,7 +174,7 @@ class Scheduler:
         if self.running.requests and self.pool.reclaim(need):
             self.pool.free -= need
             self.running.advance(1)
-            step.decode_batch, step.context_tokens = len(self.running.requests), self.running.context_tokens
+            step.decode_batch, step.context_tokens = self.running.size, self.running.context_tokens
 
     def _form_decode(self, in_flight: Step | None) -> Step | None:
         """All running requests, less those whose token in flight is their last; retracts where KV is short."""
@@ -183,7 +183,7 @@ class Scheduler:
         if not running.requests:
             self.batch_is_full = False
             return None
-        need = running.tokens_needed(1)
+        need = running.size if self.pool.page_size == 1 else running.tokens_needed(1)
         if self.pool.free >= need or self.pool.reclaim(need):
             self._ratio.decode_steps += 1
         elif left:
@@ -200,7 +200,7 @@ class Scheduler:
             return None
         self.pool.free -= need
         running.advance(1)
-        return Step(len(running.requests), running.context_tokens)
+        return Step(running.size, running.context_tokens)
 
     def _drop_ending(self) -> bool:
         """Take requests whose last token is in flight out of the batch, where their length tells so in advance.
@@ -268,23 +268,29 @@ class Scheduler:
         ``step`` is a decode step, formed last and not yet run. The last of the run is the first that ends a request.
         """
         running = self.running
-        if self.chunked is not None or self._prefilled or self._ending or step.decode_batch != len(running.requests):
+        if self.chunked is not None or self._prefilled or self._ending or step.decode_batch != running.size:
             return 1
         if self.waiting and (self._left or not self.batch_is_full):
             return 1
         steps = running.next_end() - running.launched + 1
         if steps <= 1:
             return 1
-        available = self.pool.available
-        if running.tokens_needed(steps - 1) > available:
+        available = self.pool.free + self.pool.cache.evictable_tokens
+        # A bound that costs nothing first: every request takes at most a page more than it grows by.
+        page = self.pool.page_size
+        if (steps + page) * running.size > available and running.tokens_needed(steps - 1) > available:
             # The most launches that fit: tokens_needed rises with the number of steps.
             steps = bisect_right(range(steps), available, key=running.tokens_needed)
         return steps
 
     def advance(self, steps: int) -> None:
         """Launch that many more decode steps of the batch as it is."""
-        self.pool.allocate(self.running.tokens_needed(steps))
-        self.running.advance(steps)
+        running, pool = self.running, self.pool
+        need = steps * running.size if pool.page_size == 1 else running.tokens_needed(steps)
+        if pool.free < need:
+            pool.reclaim(need)
+        pool.free -= need
+        running.advance(steps)
         self._ratio.decode_steps += steps
 
     # -- results -------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from itertools import count
 
 from simcore.clock import Call, Clock
 from simcore.launch import SchedulerSettings
+from simcore.profile_parts import ValidRange
 from simcore.step_time import StepTimes
 
 from .interface import QUEUE_IS_FULL, Listener, Load
@@ -32,9 +33,11 @@ class StaticServer:
         settings: SchedulerSettings,
         kv_tokens_capacity: int,
         times: StepTimes,
+        *,
+        valid_range: ValidRange | None = None,
     ) -> None:
         self.server_id = server_id
-        self.telemetry = Telemetry()
+        self.telemetry = Telemetry(valid_range)
         self._clock = clock
         self._listener = listener
         self._times = times
@@ -110,7 +113,7 @@ class StaticServer:
         step.attended = sum(request.prompt_tokens**2 / 2 for request in self._batch)
         prefill_s = self._times.prefill_s(step.new_tokens, step.attended)
         self.telemetry.count_prefill(step, prefill_s)
-        self.telemetry.count_peaks(step.new_tokens, len(self._batch))
+        self.telemetry.count_state(step, step.new_tokens, len(self._batch))
         self._clock.at(now + prefill_s, self._on_prefilled)
 
     def _on_prefilled(self, call: Call) -> None:
@@ -138,7 +141,7 @@ class StaticServer:
         self._decode = None
         self.telemetry.count_decode(run, now - run.started_at)
         self.telemetry.gaps.add_equal((now - run.started_at) / run.steps, sum(r.output_tokens - 1 for r in self._batch))
-        self.telemetry.count_peaks(run.context_tokens + (run.steps - 1) * run.decode_batch, len(self._batch))
+        self.telemetry.count_state(run, run.context_tokens + (run.steps - 1) * run.decode_batch, len(self._batch))
         self._end(now)
 
     def _end(self, now: float) -> None:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from simcore.profile_parts import ValidRange
+
 from .gaps import GapLog
 from .request import ServerRequest
 from .step import Step
@@ -13,6 +15,7 @@ __all__ = ["Telemetry"]
 class Telemetry:
     """Totals since the start; the sums of latencies are for reports, which give the mean since the report before."""
 
+    valid_range: ValidRange | None
     prefill_s: float = 0.0
     decode_s: float = 0.0
     mixed_s: float = 0.0
@@ -56,12 +59,20 @@ class Telemetry:
         self.decode_tokens += step.steps * step.decode_batch
         self.decode_s += duration_s
 
-    def count_peaks(self, kv_tokens_used: int, running: int) -> None:
-        """The state at the end of a run."""
+    def count_state(self, step: Step, kv_tokens_used: int, running: int) -> None:
+        """The state at the end of a run, and whether the profile had to be extrapolated for it; the context is judged by
+        its mean over the batch."""
         if kv_tokens_used > self.peak_kv_tokens:
             self.peak_kv_tokens = kv_tokens_used
         if running > self.peak_running:
             self.peak_running = running
+        valid, batch = self.valid_range, step.decode_batch
+        if valid is not None and (
+            step.new_tokens > valid.max_prefill_tokens
+            or batch > valid.max_batch
+            or step.context_tokens > valid.max_context_tokens * batch
+        ):
+            self.steps_out_of_range += step.steps
 
     def count_first_token(self, request: ServerRequest, now: float) -> None:
         """A request's first token is computed."""

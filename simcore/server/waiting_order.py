@@ -29,7 +29,7 @@ class WaitingOrder:
 
     def __init__(self, policy: SchedulePolicy, pool: KvPool) -> None:
         cache_aware = policy in ("lpm", "shortest-prefill-first")
-        self._policy: SchedulePolicy = "fcfs" if cache_aware and pool.cache is None else policy
+        self._policy: SchedulePolicy = "fcfs" if cache_aware and not pool.caches else policy
         self._pool = pool
 
     def sort(self, waiting: deque[ServerRequest]) -> None:

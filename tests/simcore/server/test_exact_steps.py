@@ -98,5 +98,5 @@ def test_kv_is_never_overdrawn_and_all_comes_back(case: Case) -> None:
     assert bench.server.telemetry.peak_kv_tokens <= pool.capacity
     # Whatever ran, in the end no request holds anything: the pool is free or evictable.
     assert pool.used == 0
-    assert pool.cache is None or pool.cache.locked_tokens == 0
-    assert pool.free + (pool.cache.evictable_tokens if pool.cache else 0) == pool.capacity
+    assert pool.cache.locked_tokens == 0
+    assert pool.free + pool.cache.evictable_tokens == pool.capacity

@@ -1,10 +1,7 @@
-"""Writes the generated parts of reference.md: ``python docs/generate_reference.py`` (``--check``: only compares).
+"""What the documentation takes from the code: commands, keys, policies, profiles, columns, each as Markdown."""
 
-A part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``; what is around it is written by hand.
-"""
-
+import inspect
 import re
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -21,7 +18,7 @@ from simcore.records import ITL_DTYPES, REQUEST_DTYPES, SERVER_DTYPES, TIMELINE_
 from simcore.scenario import Scenario, load_scenario
 from simcore.scenario_file import bundled_scenarios
 
-REFERENCE: Final = Path(__file__).with_name("reference.md")
+__all__ = ["PARTS"]
 
 
 def commands() -> str:
@@ -35,7 +32,7 @@ def _command(command: click.Command, name: str, parent: click.Context | None) ->
     parts = [f"### `{context.command_path}`", f"```\n{context.command_path} {usage}\n```", _paragraphs(command.help)]
     records = [record for parameter in command.get_params(context) if (record := parameter.get_help_record(context))]
     if records:
-        parts.append(_table(["option", "meaning"], [[f"`{option}`", _cell(text)] for option, text in records]))
+        parts.append(_table(["option", "meaning"], [[f"`{_cell(option)}`", _cell(text)] for option, text in records]))
     if isinstance(command, click.Group):
         for child in command.list_commands(context):
             found = command.get_command(context, child)
@@ -113,15 +110,6 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
 }
 
 
-def generated(text: str) -> str:
-    """``text`` with every part written anew."""
-
-    def part(match: re.Match[str]) -> str:
-        return f"<!-- generated: {match[1]} -->\n\n{PARTS[match[1]]()}\n\n<!-- end -->"
-
-    return re.sub(r"<!-- generated: ([\w ]+) -->\n.*?<!-- end -->", part, text, flags=re.DOTALL)
-
-
 def _table(headings: list[str], rows: list[list[str]]) -> str:
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("| --- ", "|---").replace("|--- |", "|---|")
@@ -133,21 +121,5 @@ def _cell(text: str) -> str:
 
 def _paragraphs(text: str | None) -> str:
     """A docstring's text; click's marker of a paragraph that keeps its lines becomes a block."""
-    paragraphs = (text or "").replace("``", "`").split("\n\n")
-    return "\n\n".join(f"```\n{p[2:].strip(chr(10))}\n```" if p.startswith("\b\n") else p for p in paragraphs)
-
-
-def main() -> int:
-    """Write the file, or with ``--check`` say whether it is up to date."""
-    text = REFERENCE.read_text(encoding="utf-8")
-    anew = generated(text)
-    if "--check" not in sys.argv[1:]:
-        REFERENCE.write_text(anew, encoding="utf-8")
-        return 0
-    if text != anew:
-        print(f"{REFERENCE.name} is out of date: make docs", file=sys.stderr)
-    return int(text != anew)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    paragraphs = inspect.cleandoc(text or "").split("\n\n")
+    return "\n\n".join(f"```\n{p[2:]}\n```" if p.startswith("\b\n") else p.replace("``", "`") for p in paragraphs)
