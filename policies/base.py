@@ -25,9 +25,9 @@ class QueueOrder(ABC):
 class Policy(ABC):
     """Chooses a server for a request. Subclass it, implement ``choose``, and override the hooks you need.
 
-    Constructor parameters after ``rng`` are the policy's parameters: keyword arguments with an annotation and a default,
-    explained in ``parameters``. Time comes as an argument, randomness from ``rng``; a policy that reads a clock or a
-    global generator would decide differently in simulation and live.
+    Constructor parameters after ``rng`` are the policy's parameters: keyword arguments with an annotation and a
+    default, explained in ``parameters``. Time comes as an argument, randomness from ``rng``; a policy that reads a
+    clock or a global generator would decide differently in simulation and live.
 
     needs    RequestView and ServerView fields that must be there; a run whose scenario or servers cannot provide one
              is refused at the start
@@ -46,7 +46,8 @@ class Policy(ABC):
 
     @abstractmethod
     def choose(self, request: RequestView, cluster: ClusterView) -> Decision:
-        """Route to one of ``cluster.servers``, hold the queue, or reject. Called once a request, and again after Hold."""
+        """Route to one of ``cluster.servers``, hold the queue, or reject. Called once a request, and again after
+        Hold."""
 
     def on_dispatch(self, request: RequestView, server: ServerView, now: float) -> None:
         """The request was sent; called after ``choose``, also when a retry sends it again."""

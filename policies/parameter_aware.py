@@ -23,7 +23,7 @@ class ParameterAware(Policy):
 
     name = "parameter_aware"
     summary = "the least latency predicted from reported throughput, latency and load, crediting work sent since"
-    source = "reported-metrics routing as in AIBrix least_latency.go and SMG least_load.rs, with credit (llm-d-router issue 298)"
+    source = "AIBrix least_latency.go, SMG least_load.rs; credit for work since the report: llm-d-router issue 298"
     parameters = {  # noqa: RUF012
         "queue_weight": "weight of the time that work ahead takes, against the request's own latency",
         "credit_weight": "how much of a running request one sent since the last report counts",

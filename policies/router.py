@@ -109,11 +109,11 @@ class Router:
         queue.push(entry)
         actions = self._pump(now, request.model) if len(queue) > 1 else []
         limit = self._queue_limit
-        if limit is not None and len(queue) > limit and self._requests.get(request.request_id) is entry:
-            if entry.server is None:
-                del self._requests[request.request_id]
-                queue.remove(entry)
-                actions.append(Refuse(request.request_id, "the router's queue is full"))
+        still_waiting = entry.server is None and request.request_id in self._requests
+        if limit is not None and len(queue) > limit and still_waiting:
+            del self._requests[request.request_id]
+            queue.remove(entry)
+            actions.append(Refuse(request.request_id, "the router's queue is full"))
         return actions
 
     def on_first_token(self, now: float, request_id: int) -> None:
@@ -206,9 +206,7 @@ class Router:
         if isinstance(decision, Reject):
             del self._requests[request.request_id]
             return Refuse(request.request_id, decision.reason)
-        raise PolicyError(
-            f"policy {self.policy.name}: choose() must return Route, Hold or Reject, not {decision!r}"
-        )
+        raise PolicyError(f"policy {self.policy.name}: choose() must return Route, Hold or Reject, not {decision!r}")
 
     def _chosen(self, decision: Route, request: RequestView) -> ServerState:
         name = self.policy.name
@@ -222,8 +220,8 @@ class Router:
         cap = state.max_running_requests
         if not state.healthy or (cap is not None and state.in_flight_requests >= cap) or state.model != request.model:
             raise PolicyError(
-                f"policy {name} routed request {request.request_id} to {decision.server_id!r}, which is down, at its cap "
-                f"or serves another model: choose one of cluster.servers"
+                f"policy {name} routed request {request.request_id} to {decision.server_id!r}, which is down, at its "
+                f"cap or serves another model: choose one of cluster.servers"
             )
         return state
 

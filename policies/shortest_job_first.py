@@ -14,8 +14,8 @@ __all__ = ["ShortestJobFirst"]
 class ShortestJobFirst(Policy):
     """Queue order: fewest expected output tokens. Placement: the server that owes the least work.
 
-    Work is ``expected output + prompt_weight * prompt`` summed over the requests in flight there: a prompt token costs a
-    fraction of a decode step. The order matters only where requests wait at the router, that is under a cap.
+    Work is ``expected output + prompt_weight * prompt`` summed over the requests in flight there: a prompt token costs
+    a fraction of a decode step. The order matters only where requests wait at the router, that is under a cap.
     """
 
     name = "shortest_job_first"

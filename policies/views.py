@@ -13,8 +13,8 @@ __all__ = ["ClusterView", "Decision", "Hold", "Reject", "RequestView", "Route", 
 class RequestView(NamedTuple):
     """A request as the router knows it; never its true output length.
 
-    ``expected_output_tokens`` is what the scenario or a predictor expects, or None. ``prefix_hashes`` are chained hashes
-    of the prompt's blocks, longest prefix last; empty unless the policy asks for them in ``needs``. ``slo`` maps
+    ``expected_output_tokens`` is what the scenario or a predictor expects, or None. ``prefix_hashes`` are chained
+    hashes of the prompt's blocks, longest prefix last; empty unless the policy asks for them in ``needs``. ``slo`` maps
     ttft_s, tpot_s and e2e_s to their bounds. A tuple, because one is made for every request.
     """
 

@@ -9,8 +9,8 @@ __all__ = ["WaitingQueue"]
 
 
 class WaitingQueue:
-    """Waiting requests by the order's key, ties by arrival. Requests that left are dropped when they come up: ``waiting``
-    may still hold them, so it is empty only if the queue is, but not the other way round."""
+    """Waiting requests by the order's key, ties by arrival. Requests that left are dropped when they come up:
+    ``waiting`` may still hold them, so it is empty only if the queue is, but not the other way round."""
 
     def __init__(self, order: QueueOrder) -> None:
         self._order = order

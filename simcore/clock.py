@@ -24,8 +24,8 @@ class Call:
 
 
 class Clock(simpy.Environment):
-    """``Environment.schedule`` takes a delay, so that ``now + delay`` is off the wanted time by rounding. Servers compare
-    step boundaries with arrivals, which must be the very same numbers: hence events at absolute times."""
+    """``Environment.schedule`` takes a delay, so that ``now + delay`` is off the wanted time by rounding. Servers
+    compare step boundaries with arrivals, which must be the very same numbers: hence events at absolute times."""
 
     def at(self, time_s: float, callback: Callable[[Call], None], value: Any = None) -> None:
         """Call back at ``time_s``, not before now; equal times in the order of scheduling."""

@@ -208,12 +208,13 @@ class _Simulation:
             self._act(self._router.set_cap(now, server_id, action.max_running_requests), now)
 
     def _watch(self, now: float) -> None:
-        """A policy that holds the queue is asked again when something happens; if nothing can, the run would not end."""
+        """A policy that holds the queue is asked again when something happens; if nothing can, the run would not
+        end."""
         queued = self._router.queued_requests
         if queued and not self._flights and self._clients.done_sending and not self._polled:
             raise PolicyError(
-                f"policy {self._router.policy.name} holds {queued} requests at {now:.3f} s, and nothing is left to happen "
-                f"that would make it choose again"
+                f"policy {self._router.policy.name} holds {queued} requests at {now:.3f} s, and nothing is left to "
+                f"happen that would make it choose again"
             )
 
 
@@ -251,7 +252,8 @@ class _Requests:
         )
 
     def at_server(self, request_id: int, member: Member, now: float) -> ServerRequest:
-        """What the server gets, its answer clipped to what the server's limit on a request leaves (``scheduler.py``)."""
+        """What the server gets, its answer clipped to what the server's limit on a request leaves
+        (``scheduler.py``)."""
         prompt, max_new_tokens = self._prompt_tokens[request_id], self._max_new_tokens[request_id]
         output_tokens = self._output_tokens[request_id]
         if prompt + max_new_tokens >= member.max_request_tokens:
@@ -297,7 +299,7 @@ def _warnings(members: list[Member]) -> list[str]:
         out, steps = outside.get(member.profile.name, (0, 0))
         outside[member.profile.name] = (out + telemetry.steps_out_of_range, steps + telemetry.steps)
     return [
-        f"profile {name} was used outside its valid range in {out / steps:.1%} of steps: step times are extrapolated there"
+        f"profile {name} was used outside its valid range in {out / steps:.1%} of steps: their times are extrapolated"
         for name, (out, steps) in outside.items()
         if out
     ]

@@ -16,8 +16,8 @@ __all__ = ["Reporter", "Sampler"]
 class Reporter:
     """Polls every server each ``interval_s`` and delivers the report ``delay_s`` later, as stale as a live scraper's.
 
-    Throughput is in output tokens a second since the report before; latencies are means over the requests that got their
-    first token, or ended, since then, and stay as they were where there were none.
+    Throughput is in output tokens a second since the report before; latencies are means over the requests that got
+    their first token, or ended, since then, and stay as they were where there were none.
     """
 
     def __init__(
@@ -85,7 +85,8 @@ def _mean(total: float, count: int, otherwise: float | None) -> float | None:
 
 class Sampler:
     """Samples every server's state, at most ``max_samples`` times: when there are more, every second one is dropped and
-    the interval doubled. So a run of unknown length costs a fixed number of samples. ``on_sample`` is called at each."""
+    the interval doubled. So a run of unknown length costs a fixed number of samples. ``on_sample`` is called at
+    each."""
 
     def __init__(
         self,

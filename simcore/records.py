@@ -37,11 +37,12 @@ REQUEST_DTYPES = {
 }
 """Columns of ``RunResult.requests``, the RequestRecord of the design: one row a request, in order of request_id.
 
-Times are seconds since the start of the run, NaN for what did not happen: ``arrived_at`` the request reaches the router,
-``dispatched_at`` it leaves the router's queue for a server, ``first_token_at`` and ``finished_at`` its first and last
-token reach the router. ``session_id`` is -1 outside sessions, ``server_id`` empty when never dispatched, ``reason`` empty
-unless the request was rejected or failed. ``output_tokens`` are those generated, ``cached_tokens`` the part of the prompt
-found in the server's prefix cache, ``attempts`` the dispatches, ``retractions`` how often its KV was taken back.
+Times are seconds since the start of the run, NaN for what did not happen: ``arrived_at`` the request reaches the
+router, ``dispatched_at`` it leaves the router's queue for a server, ``first_token_at`` and ``finished_at`` its first
+and last token reach the router. ``session_id`` is -1 outside sessions, ``server_id`` empty when never dispatched,
+``reason`` empty unless the request was rejected or failed. ``output_tokens`` are those generated, ``cached_tokens`` the
+part of the prompt found in the server's prefix cache, ``attempts`` the dispatches, ``retractions`` how often its KV was
+taken back.
 """
 
 SERVER_DTYPES = {
@@ -61,7 +62,8 @@ SERVER_DTYPES = {
     "max_running_requests": "int64",
     "peak_running": "int64",
 }
-"""Columns of ``RunResult.servers``: one row a server; busy, prefill, decode and mixed are seconds spent in such steps."""
+"""Columns of ``RunResult.servers``: one row a server; busy, prefill, decode and mixed are seconds spent in such
+steps."""
 
 TIMELINE_DTYPES = {
     "t_s": "float64",

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from .launch import LaunchParameters
 from .scenario_file import ScenarioFile, to_yaml
@@ -17,6 +19,7 @@ __all__ = [
     "Scenario",
     "ServerGroup",
     "Slo",
+    "json_schema",
     "load_scenario",
     "resolved_yaml",
 ]
@@ -65,6 +68,10 @@ class PolicySpec(_Section):
     @classmethod
     def _from_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string"}, handler(core_schema)]}
 
     @property
     def label(self) -> str:
@@ -143,6 +150,12 @@ def load_scenario(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
     scenario = file.validate(Scenario)
     scenario._base_dir = file.base_dir
     return scenario
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of scenario files, for editors."""
+    schema = Scenario.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def resolved_yaml(scenario: Scenario) -> str:

@@ -15,8 +15,12 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from .errors import UserError
+from .scenario_keys import nearest_key
 
-__all__ = ["ScenarioFile", "bundled_scenarios", "scenario_text", "to_yaml"]
+__all__ = ["SCHEMA_FILE", "ScenarioFile", "bundled_scenarios", "scenario_text", "to_yaml"]
+
+SCHEMA_FILE = "scenario.schema.json"
+"""What a scenario's first line names for editors; `simroute schema` prints it."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Path = tuple[str | int, ...]
@@ -101,17 +105,19 @@ class ScenarioFile:
             raise UserError("\n".join(self._explain(detail, model) for detail in details[:1])) from error
 
     def _explain(self, detail: ErrorDetails, model: type[BaseModel]) -> str:
-        path, node = self._locate(detail["loc"])
+        path = self._locate(detail["loc"])
         field_name = ".".join(str(step) for step in path)
-        message = _message(detail, node)
+        message = _message(detail)
+        if detail["type"] == "extra_forbidden" and (meant := nearest_key(model, detail["loc"])):
+            message += f"; did you mean {meant}?"
         where = f"{field_name}: " if field_name else ""
         for length in range(len(path), 0, -1):
             if path[:length] in self._overridden:
                 return f"--set {self._overridden[path[:length]]}: {where}{message}"
         return f"{self.label}:{self._line(path)}: {where}{message}"
 
-    def _locate(self, location: tuple[int | str, ...]) -> tuple[_Path, Any]:
-        """The path within the document, without the names of union members that pydantic puts in; and what is there."""
+    def _locate(self, location: tuple[int | str, ...]) -> _Path:
+        """The path within the document, without the names of union members that pydantic puts in."""
         path: list[str | int] = []
         node: Any = self.document
         for index, step in enumerate(location):
@@ -124,8 +130,8 @@ class ScenarioFile:
             elif index == len(location) - 1 and isinstance(node, Mapping):
                 # A field that is missing: its name is all there is of it.
                 path.append(step)
-                return tuple(path), node
-        return tuple(path), node
+                return tuple(path)
+        return tuple(path)
 
     def _line(self, path: _Path) -> int:
         """The line, counted from 1, of the deepest part of a path that the file has."""
@@ -173,7 +179,7 @@ def _check_index(parent: CommentedSeq, step: str, text: str) -> None:
         raise UserError(f"--set {text}: {step!r} is not an index of a list of {len(parent)}")
 
 
-def _message(detail: ErrorDetails, node: Any) -> str:
+def _message(detail: ErrorDetails) -> str:
     given = detail["input"]
     match detail["type"]:
         case "extra_forbidden":

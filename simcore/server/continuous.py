@@ -1,13 +1,14 @@
 """A server with continuous batching on the simulated clock.
 
 A step takes its time on the GPU; at its end the scheduler takes its result in and the next begins. Without overlap
-scheduling the next step is formed then. With it (SGLang's default) the next step was formed when this one began; nothing
-that happens in between can change it, so it is formed here at the end too, from what had arrived by the beginning.
+scheduling the next step is formed then. With it (SGLang's default) the next step was formed when this one began;
+nothing that happens in between can change it, so it is formed here at the end too, from what had arrived by the
+beginning.
 
 Decode steps that change nothing but lengths are a run: their total time is a closed form, and one event ends them. A
-request that arrives during a run cuts it at the boundary from which on it can matter. A prefill step and the run of decode
-steps after it, formed when the prefill begins, are known together then and need one event. ``exact_steps`` makes every
-step a run and an event of its own.
+request that arrives during a run cuts it at the boundary from which on it can matter. A prefill step and the run of
+decode steps after it, formed when the prefill begins, are known together then and need one event. ``exact_steps`` makes
+every step a run and an event of its own.
 """
 
 import heapq
@@ -231,7 +232,7 @@ class ContinuousServer:
         else:
             telemetry.count_decode(run, now - run.started_at)
         if batch:
-            telemetry.gaps.add(run, self._decoded_at, self._fresh if self._fresh < batch else batch, now)
+            telemetry.gaps.add(run, self._decoded_at, min(batch, self._fresh), now)
             self._decoded_at = now
             self._fresh = 0
         telemetry.count_state(run, self.scheduler.pool.used, self.scheduler.running_requests)
@@ -256,8 +257,8 @@ class ContinuousServer:
     def _steps_until(self, run: Step, ready_at: float) -> int:
         """The steps of a run up to the boundary at which a request ready then can matter.
 
-        That is the end of the step under way at that time; under overlap scheduling the one after is formed already, and
-        the request is let in, as of the first boundary, at the end of that.
+        That is the end of the step under way at that time; under overlap scheduling the one after is formed already,
+        and the request is let in, as of the first boundary, at the end of that.
         """
         steps = run.steps_begun(ready_at) if ready_at > run.started_at else 0
         if self._overlap and self.scheduler.settings.max_queued_requests is None and not self._cancelled:

@@ -2,8 +2,8 @@
 
     capacity = free + evictable in the prefix cache + locked in the prefix cache + private to requests
 
-Requests hold whole pages. What the prefix cache has taken over from a request (``protected``) is locked by it and may be
-shared; the rest of its tokens is private.
+Requests hold whole pages. What the prefix cache has taken over from a request (``protected``) is locked by it and may
+be shared; the rest of its tokens is private.
 """
 
 from .pieces import PageAligner, Pieces, slice_pieces
@@ -62,7 +62,8 @@ class KvPool:
         return pieces if self.page_size == 1 else self._aligner.align(pieces)
 
     def cached_prefix(self, request: ServerRequest) -> int:
-        """Tokens of the request that are cached now, leaving at least one to compute; touches but does not lock them."""
+        """Tokens of the request that are cached now, leaving at least one to compute; touches but does not lock
+        them."""
         if not self.caches:
             return 0
         return self.cache.match(self.aligned_content(request), self.floor(request.fill_tokens - 1))[1]

@@ -1,7 +1,7 @@
 """Which waiting requests are prefilled next: SGLang's PrefillAdder (``managers/schedule_policy.py``).
 
-Two budgets bound the tokens computed in a step (``max_prefill_tokens``, ``chunked_prefill_size``), two the KV pool: what
-the step allocates now, and what the running and the admitted requests may need until they end.
+Two budgets bound the tokens computed in a step (``max_prefill_tokens``, ``chunked_prefill_size``), two the KV pool:
+what the step allocates now, and what the running and the admitted requests may need until they end.
 """
 
 from enum import Enum, auto

@@ -35,8 +35,8 @@ class RadixCache:
     ``evictable_tokens`` are those in unlocked nodes; ``locked_tokens`` the others.
 
     Content that no other request has can never be matched, except by its own request after a retraction. Until then it
-    needs no nodes: ``hold`` and ``retire`` only count it, and eviction takes it in its turn. What is evicted when is the
-    same as with nodes, at a fraction of the cost.
+    needs no nodes: ``hold`` and ``retire`` only count it, and eviction takes it in its turn. What is evicted when is
+    the same as with nodes, at a fraction of the cost.
     """
 
     def __init__(self) -> None:

@@ -9,8 +9,8 @@ __all__ = ["ServerRequest"]
 class ServerRequest:
     """One attempt at a request on one server, from submission to its end.
 
-    The first block is given; ``ready_at`` is when it reaches the scheduler, ``shareable`` whether another request may have
-    any of its content. The second is the scheduler's state:
+    The first block is given; ``ready_at`` is when it reaches the scheduler, ``shareable`` whether another request may
+    have any of its content. The second is the scheduler's state:
 
     generated      output tokens kept from before the last prefill (more than 0 only after a retraction)
     computed       tokens of the sequence whose KV is there or launched, while prefilling

@@ -126,7 +126,8 @@ class Scheduler:
         return step
 
     def _reserved(self, in_flight: Step | None, merged: Sequence[ServerRequest]) -> float:
-        """What the running requests may still need, counted from the outputs processed: launched ones are still owed."""
+        """What the running requests may still need, counted from the outputs processed: launched ones are still
+        owed."""
         ratio = self._ratio.current
         if in_flight is None or in_flight.decode_batch:
             return self.running.reserved_tokens(ratio, step_in_flight=in_flight is not None)

@@ -1,8 +1,9 @@
-"""A server with static batching on the simulated clock: a batch waits for its slowest, and the next starts when it ends.
+"""A server with static batching on the simulated clock: a batch waits for its slowest, and the next starts when it
+ends.
 
-Requests are taken first come first served, up to ``static_batch_size`` and as the KV pool holds their prompts and answers
-whole. All are prefilled together and decode together; those that are done keep their rows until the last one is, and all
-answers are returned then. There is no prefix cache, no chunking and no overlap.
+Requests are taken first come first served, up to ``static_batch_size`` and as the KV pool holds their prompts and
+answers whole. All are prefilled together and decode together; those that are done keep their rows until the last one
+is, and all answers are returned then. There is no prefix cache, no chunking and no overlap.
 """
 
 import heapq

@@ -22,8 +22,9 @@ class Prefill(NamedTuple):
 
 
 class Step:
-    """``decode_batch`` requests decode over ``context_tokens`` in all, their new ones included, and ``prefills`` prefill
-    ``new_tokens`` in all; both in one step is a mixed step. ``changed``: its requests are other than the step's before.
+    """``decode_batch`` requests decode over ``context_tokens`` in all, their new ones included, and ``prefills``
+    prefill ``new_tokens`` in all; both in one step is a mixed step. ``changed``: its requests are other than the step's
+    before.
 
     The scheduler fills these in; the server adds the time. ``steps`` equal decode steps run from ``started_at`` on: the
     first takes ``first_s``, each later one ``slope_s`` more than the one before, every request in it having grown by a

@@ -60,8 +60,8 @@ class Telemetry:
         self.decode_s += duration_s
 
     def count_state(self, step: Step, kv_tokens_used: int, running: int) -> None:
-        """The state at the end of a run, and whether the profile had to be extrapolated for it; the context is judged by
-        its mean over the batch."""
+        """The state at the end of a run, and whether the profile had to be extrapolated for it; the context is judged
+        by its mean over the batch."""
         if kv_tokens_used > self.peak_kv_tokens:
             self.peak_kv_tokens = kv_tokens_used
         if running > self.peak_running:

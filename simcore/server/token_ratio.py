@@ -28,5 +28,6 @@ class NewTokenRatio:
         self._start, self.decode_steps = self._init, 0
 
     def set_after_retraction(self, outputs_and_room: int, limits: int) -> None:
-        """``outputs_and_room``: the survivors' output tokens plus room for 20 steps; ``limits``: their max_new_tokens."""
+        """``outputs_and_room``: the survivors' output tokens plus room for 20 steps; ``limits``: their
+        max_new_tokens."""
         self._start, self.decode_steps = min(1.0, outputs_and_room / (limits + 1)), 0

@@ -1,0 +1,57 @@
+"""What can be wrong with an experiment, looked for before anything runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from policies import PolicyError, make_order, make_policy
+from simcore.errors import UserError
+from simcore.fleet import check_prompts_fit, fleet_profiles
+from simcore.profile import ServiceProfile
+from simcore.scenario import PolicySpec, Scenario
+from simcore.workload import Workload, build_workload
+
+__all__ = ["check_experiment", "check_workload", "policies_beside"]
+
+
+def check_experiment(scenario: Scenario) -> list[ServiceProfile]:
+    """Profiles, prompts, policies and their parameters; returns one profile a server. Raises UserError.
+
+    Requests are not made: a trace's faults come to light when it is read, which ``check_workload`` does.
+    """
+    profiles = fleet_profiles(scenario)
+    check_prompts_fit(scenario, profiles)
+    _check_policies(scenario.policies)
+    if scenario.router.queue_order is not None:
+        try:
+            make_order(scenario.router.queue_order)
+        except PolicyError as error:
+            raise UserError(f"scenario {scenario.name}: router.queue_order: {error}") from error
+    return profiles
+
+
+def check_workload(scenario: Scenario) -> Workload:
+    """The scenario's requests, made as a run with its seed makes them. Raises UserError where they cannot be."""
+    workload_seed, *_ = np.random.SeedSequence(scenario.seed).spawn(3)
+    return build_workload(scenario.workload, workload_seed, base_dir=scenario.base_dir)
+
+
+def policies_beside(scenario: Scenario) -> Scenario:
+    """The scenario with its policies' files, which are named relative to its own, named from here."""
+
+    def from_here(policy: PolicySpec) -> PolicySpec:
+        if ".py:" not in policy.name or Path(policy.name).is_absolute():
+            return policy
+        return policy.model_copy(update={"name": str(scenario.base_dir / policy.name)})
+
+    return scenario.model_copy(update={"policies": tuple(from_here(policy) for policy in scenario.policies)})
+
+
+def _check_policies(policies: Sequence[PolicySpec]) -> None:
+    labels = [policy.label for policy in policies]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f"policy {label} is given twice; what is compared must differ")
+    for policy in policies:
+        make_policy(policy.name, policy.params, seed=0)
