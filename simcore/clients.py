@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
-from .clock import Call, Clock
+from .clock import Clock
 from .workload import NONE, Workload
 
 __all__ = ["Clients"]
@@ -20,6 +20,7 @@ class Clients:
         self._clock = clock
         self._send = send
         self._limit = workload.max_concurrency
+        self._offer = send if self._limit is None else self._send_within_limit
         self._in_flight = 0
         self._due: deque[int] = deque()
         self._next_turn = None if (workload.next_turn == NONE).all() else workload.next_turn.tolist()
@@ -45,33 +46,37 @@ class Clients:
         if self._next_turn is not None and (turn := self._next_turn[request_id]) != NONE:
             self._turns_due += 1
             self._clock.at(now + float(self._think_s[turn]), self._on_turn_due, turn)
-        self._release(now)
+        if self._limit is not None:
+            self._release(now)
 
     def gave_up(self, request_id: int, now: float) -> list[int]:
         """A request ended without an answer: returns the turns that are never sent for that."""
         unsent = []
         while self._next_turn is not None and (request_id := self._next_turn[request_id]) != NONE:
             unsent.append(request_id)
-        self._release(now)
+        if self._limit is not None:
+            self._release(now)
         return unsent
 
-    def _on_due(self, call: Call) -> None:
-        now = self._times.pop()
+    def _on_due(self, now: float, _: None) -> None:
+        times = self._times
+        times.pop()
         request_id = self._ids.pop()
-        if self._times:
-            self._clock.at(self._times[-1], self._on_due)
+        if times:
+            self._clock.at(times[-1], self._on_due)
         self._offer(request_id, now)
 
-    def _on_turn_due(self, call: Call) -> None:
+    def _on_turn_due(self, now: float, turn: int) -> None:
         self._turns_due -= 1
-        self._offer(call.value, self._clock.now)
+        self._offer(turn, now)
 
-    def _offer(self, request_id: int, now: float) -> None:
-        if self._limit is not None and self._in_flight >= self._limit:
+    def _send_within_limit(self, request_id: int, now: float) -> None:
+        assert self._limit is not None
+        if self._in_flight >= self._limit:
             self._due.append(request_id)
-            return
-        self._in_flight += 1
-        self._send(request_id, now)
+        else:
+            self._in_flight += 1
+            self._send(request_id, now)
 
     def _release(self, now: float) -> None:
         self._in_flight -= 1

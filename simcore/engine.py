@@ -11,7 +11,7 @@ from policies.needs import check_needs, needs_reports
 from policies.router import Abort, Action, Dispatch, Fail, Refuse, Router
 
 from .clients import Clients
-from .clock import Call, Clock
+from .clock import Clock
 from .errors import UserError
 from .fleet import Member, build_fleet, fleet_profiles, server_frame
 from .observer import Reporter, Sampler
@@ -80,13 +80,13 @@ class _Simulation:
         self.members = build_fleet(self.clock, self, profiles, server_seed, exact_steps=exact_steps)
         self.recorder = RequestRecorder(workload, profiles[0].model)
         self._by_id = {member.server.server_id: member for member in self.members}
+        self._egress_s = {member.server.server_id: member.egress_s for member in self.members}
         self._router = _router(scenario, policy, self.members)
         self._clients = Clients(self.clock, workload, self._send)
         self._requests = _Requests(scenario, workload, profiles[0].model, policy)
         self._flights: dict[int, ServerRequest] = {}
         self._wants_first_token = type(policy).on_first_token is not Policy.on_first_token
         self._total = len(workload)
-        self._done = self.clock.event()
         self._on_progress = on_progress
         self._progress_every = max(self._total // 200, 1)
         self._polled = needs_reports(policy)
@@ -104,7 +104,7 @@ class _Simulation:
         """From time 0 to the end of the last request; returns whether it was interrupted."""
         self._clients.start()
         try:
-            self.clock.run(until=self._done)
+            self.clock.run_calls()
         except KeyboardInterrupt:
             return True
         return False
@@ -145,20 +145,20 @@ class _Simulation:
         self._flights[request_id] = request
         member.server.submit(request, now)
 
-    def _on_failed(self, call: Call) -> None:
-        request_id, reason = call.value
-        self._act(self._router.on_failure(call.time_s, request_id, reason, retry=False), call.time_s)
+    def _on_failed(self, now: float, failure: tuple[int, str]) -> None:
+        request_id, reason = failure
+        self._act(self._router.on_failure(now, request_id, reason, retry=False), now)
 
     # -- from the servers (Listener) -----------------------------------------------------------------------------
 
     def first_token(self, server: Server, request: ServerRequest, now: float) -> None:
         """See ``Listener``."""
         if self._wants_first_token:
-            self.clock.at(now + self._by_id[server.server_id].egress_s, self._on_first_token, request)
+            self.clock.at(now + self._egress_s[server.server_id], self._on_first_token, request)
 
     def ended(self, server: Server, request: ServerRequest, now: float) -> None:
         """See ``Listener``."""
-        egress_s = self._by_id[server.server_id].egress_s
+        egress_s = self._egress_s[server.server_id]
         request.first_token_at += egress_s
         self.clock.at(now + egress_s, self._on_finished, request)
 
@@ -166,12 +166,11 @@ class _Simulation:
         """See ``Listener``."""
         self.clock.at(now, self._on_failed, (request.request_id, reason))
 
-    def _on_first_token(self, call: Call) -> None:
-        self._router.on_first_token(self.clock.now, call.value.request_id)
+    def _on_first_token(self, now: float, request: ServerRequest) -> None:
+        self._router.on_first_token(now, request.request_id)
 
-    def _on_finished(self, call: Call) -> None:
-        request, now, recorder = call.value, call.time_s, self.recorder
-        request_id = request.request_id
+    def _on_finished(self, now: float, request: ServerRequest) -> None:
+        request_id, recorder = request.request_id, self.recorder
         del self._flights[request_id]
         recorder.first_token_at[request_id] = request.first_token_at
         recorder.finished_at[request_id] = now
@@ -179,7 +178,8 @@ class _Simulation:
         recorder.output_tokens[request_id] = request.output_tokens
         recorder.retractions[request_id] = request.retractions
         recorder.end(request_id, "finished")
-        self._act(self._router.on_finish(now, request_id), now)
+        if actions := self._router.on_finish(now, request_id):
+            self._act(actions, now)
         self._clients.answered(request_id, now)
         self._count_end()
 
@@ -193,17 +193,15 @@ class _Simulation:
         ended = self.recorder.ended
         if self._on_progress is not None and (ended % self._progress_every == 0 or ended == self._total):
             self._on_progress(ended / self._total, ended)
-        if ended == self._total and not self._done.triggered:
-            self._done.succeed()
+        if ended == self._total:
+            self.clock.stop()
 
     # -- at given times ------------------------------------------------------------------------------------------
 
     def _on_report(self, server_id: str, report: ServerReport, now: float) -> None:
         self._act(self._router.on_report(now, server_id, report), now)
 
-    def _on_control(self, call: Call) -> None:
-        action: ControlAction = call.value
-        now = self.clock.now
+    def _on_control(self, now: float, action: ControlAction) -> None:
         for server_id in [action.server] if action.server else list(self._by_id):
             self._act(self._router.set_cap(now, server_id, action.max_running_requests), now)
 

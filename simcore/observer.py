@@ -6,7 +6,7 @@ import pandas as pd
 
 from policies.ledger import ServerReport, ServerState
 
-from .clock import Call, Clock
+from .clock import Clock
 from .fleet import Member
 from .records import TIMELINE_DTYPES
 
@@ -37,21 +37,17 @@ class Reporter:
         self._latest: list[ServerReport | None] = [None] * len(members)
         clock.at(0.0, self._on_poll)
 
-    def _on_poll(self, call: Call) -> None:
-        now = self._clock.now
+    def _on_poll(self, now: float, _: None) -> None:
         reports = [(member.server.server_id, self._report(member, now)) for member in self._members]
         if self._delay_s > 0:
-            self._clock.at(now + self._delay_s, self._on_delivery, reports)
+            self._clock.at(now + self._delay_s, self._hand_over, reports)
         else:
-            self._hand_over(reports)
+            self._hand_over(now, reports)
         self._clock.at(now + self._interval_s, self._on_poll)
 
-    def _on_delivery(self, call: Call) -> None:
-        self._hand_over(call.value)
-
-    def _hand_over(self, reports: list[tuple[str, ServerReport]]) -> None:
+    def _hand_over(self, now: float, reports: list[tuple[str, ServerReport]]) -> None:
         for server_id, report in reports:
-            self._deliver(server_id, report, self._clock.now)
+            self._deliver(server_id, report, now)
 
     def _report(self, member: Member, now: float) -> ServerReport:
         server, index = member.server, member.index
@@ -105,8 +101,7 @@ class Sampler:
         self._samples: list[tuple[float, list[tuple[int, int, int, int]]]] = []
         clock.at(0.0, self._on_sample)
 
-    def _on_sample(self, call: Call) -> None:
-        now = self._clock.now
+    def _on_sample(self, now: float, _: None) -> None:
         rows = []
         for member in self._members:
             load = member.server.load(now)

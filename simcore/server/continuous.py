@@ -17,7 +17,7 @@ from itertools import count
 
 import numpy as np
 
-from simcore.clock import Call, Clock
+from simcore.clock import Clock
 from simcore.launch import SchedulerSettings
 from simcore.profile_parts import ValidRange
 from simcore.step_time import StepTimes
@@ -114,11 +114,11 @@ class ContinuousServer:
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
-    def _on_wake(self, call: Call) -> None:
+    def _on_wake(self, now: float, wake: int) -> None:
         """The end of a run, or the end of idleness: take results in, and start what comes next."""
-        if call.value != self._wake:
+        if wake != self._wake:
             return
-        now, scheduler, run, ahead = call.time_s, self.scheduler, self._run, self._ahead
+        scheduler, run, ahead = self.scheduler, self._run, self._ahead
         # While it is told of results the engine may submit the next request: as to an idle server.
         self._run = self._ahead = None
         if run is not None:

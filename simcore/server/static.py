@@ -10,7 +10,7 @@ import heapq
 from collections import deque
 from itertools import count
 
-from simcore.clock import Call, Clock
+from simcore.clock import Clock
 from simcore.launch import SchedulerSettings
 from simcore.profile_parts import ValidRange
 from simcore.step_time import StepTimes
@@ -73,8 +73,7 @@ class StaticServer:
         queued = len(self._waiting) + len(self._inbox)
         return Load(len(self._batch), queued, used + rows, self.telemetry.generated_tokens + rows)
 
-    def _on_ready(self, call: Call) -> None:
-        now = self._clock.now
+    def _on_ready(self, now: float, _: None) -> None:
         request = heapq.heappop(self._inbox)[2]
         if request.done:
             return
@@ -86,9 +85,9 @@ class StaticServer:
         if not self._batch:
             self._start_when_due(now)
 
-    def _on_timeout(self, call: Call) -> None:
-        if call.value == self._wake and not self._batch:
-            self._start_when_due(self._clock.now)
+    def _on_timeout(self, now: float, wake: int) -> None:
+        if wake == self._wake and not self._batch:
+            self._start_when_due(now)
 
     def _start_when_due(self, now: float) -> None:
         if not self._waiting:
@@ -117,8 +116,8 @@ class StaticServer:
         self.telemetry.count_state(step, step.new_tokens, len(self._batch))
         self._clock.at(now + prefill_s, self._on_prefilled)
 
-    def _on_prefilled(self, call: Call) -> None:
-        now, batch = self._clock.now, self._batch
+    def _on_prefilled(self, now: float, _: None) -> None:
+        batch = self._batch
         for request in batch:
             if not request.done:
                 request.first_token_at = now
@@ -136,8 +135,8 @@ class StaticServer:
         step.slope_s = context_s * len(batch)
         self._clock.at(step.end(steps), self._on_decoded)
 
-    def _on_decoded(self, call: Call) -> None:
-        run, now = self._decode, self._clock.now
+    def _on_decoded(self, now: float, _: None) -> None:
+        run = self._decode
         assert run is not None
         self._decode = None
         self.telemetry.count_decode(run, now - run.started_at)

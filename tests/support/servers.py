@@ -110,9 +110,9 @@ class Bench:
     def send(self, *requests: ServerRequest) -> None:
         """Submit each at its ``ready_at``."""
         for one in requests:
-            self.clock.at(one.ready_at, lambda call: self.server.submit(call.value, self.clock.now), one)
+            self.clock.at(one.ready_at, lambda now, sent: self.server.submit(sent, now), one)
 
     def run(self) -> Log:
         """Until nothing is left to happen."""
-        self.clock.run()
+        self.clock.run_calls()
         return self.log

@@ -65,10 +65,10 @@ def play(case: Case, *, exact: bool) -> tuple[Log, Bench]:
     for at, index in case.cancels:
         if at > sent[index].ready_at and index not in cancelled:
             cancelled.add(index)
-            bench.clock.at(at, lambda call: bench.server.cancel(call.value, bench.clock.now), sent[index])
+            bench.clock.at(at, lambda now, gone: bench.server.cancel(gone, now), sent[index])
     for at, cap in case.caps:
         limit = min(cap, bench.settings.max_running_requests)
-        bench.clock.at(at, lambda call: bench.continuous.set_max_running_requests(call.value), limit)
+        bench.clock.at(at, lambda _, limit: bench.continuous.set_max_running_requests(limit), limit)
     log = bench.run()
     assert all(one.done for one in sent), "a request was lost"
     outcomes = [set(log.ended_at), set(log.failures), cancelled]
