@@ -67,7 +67,8 @@ class ContinuousServer:
         # A wake-up whose number is not the latest is void.
         self._wake = 0
         # A queue limit refuses requests at the very boundary at which they come, so none may be passed over.
-        self._looks_ahead = settings.overlap and settings.max_queued_requests is None and not exact_steps
+        self._lets_in_late = settings.overlap and settings.max_queued_requests is None
+        self._looks_ahead = self._lets_in_late and not exact_steps
         self._looked_ahead = False
         self._ahead: Step | None = None
         self._decoded_at = 0.0
@@ -226,17 +227,16 @@ class ContinuousServer:
 
     def _finish(self, run: Step, now: float) -> None:
         """Take the results of a run in and tell of them."""
-        telemetry, batch = self.telemetry, run.decode_batch
+        telemetry, scheduler, batch = self.telemetry, self.scheduler, run.decode_batch
         if run.prefills:
-            telemetry.count_prefill(run, now - run.started_at)
+            telemetry.count_prefill(run, now - run.started_at, scheduler.pool.used, scheduler.running_requests)
         else:
-            telemetry.count_decode(run, now - run.started_at)
+            telemetry.count_decode(run, now - run.started_at, scheduler.pool.used)
         if batch:
-            telemetry.gaps.add(run, self._decoded_at, min(batch, self._fresh), now)
+            telemetry.gaps.add(run, self._decoded_at, self._fresh, now)
             self._decoded_at = now
             self._fresh = 0
-        telemetry.count_state(run, self.scheduler.pool.used, self.scheduler.running_requests)
-        first, ended = self.scheduler.process(run)
+        first, ended = scheduler.process(run)
         for request in first:
             request.first_token_at = now
             telemetry.count_first_token(request, now)
@@ -261,9 +261,11 @@ class ContinuousServer:
         and the request is let in, as of the first boundary, at the end of that.
         """
         steps = run.steps_begun(ready_at) if ready_at > run.started_at else 0
-        if self._overlap and self.scheduler.settings.max_queued_requests is None and not self._cancelled:
+        if self._lets_in_late and not self._cancelled:
             steps += 1
-        return min(max(steps, 1), run.steps)
+        if steps < run.steps:
+            return steps or 1
+        return run.steps
 
     def _cut(self, at: float) -> None:
         run = self._run

@@ -20,23 +20,21 @@ class GapLog:
     """Gaps between consecutive tokens of a request, to three significant digits, with how many requests had them."""
 
     def __init__(self) -> None:
-        self._runs: list[tuple[float, int, float, int, float, int]] = []
+        self._runs: list[tuple[float, float, float, float, int, int, int]] = []
         self._values: _Floats = np.empty(0)
         self._counts: _Counts = np.empty(0, dtype=np.int64)
 
     def add(self, step: Step, decoded_at: float, fresh: int, now: float) -> None:
         """A run of decode steps ended now. Of its batch, ``fresh`` requests joined since the decode step that ended at
         ``decoded_at``: they waited for this run's first step only, the others since then."""
-        batch, steps = step.decode_batch, step.steps
-        first_end = step.started_at + step.first_s
-        rest_s = (now - first_end) / (steps - 1) if steps > 1 else 0.0
-        self._runs.append((first_end - decoded_at, batch - fresh, step.first_s, fresh, rest_s, (steps - 1) * batch))
-        if len(self._runs) >= _PENDING_RUNS:
+        runs = self._runs
+        runs.append((decoded_at, step.started_at, step.first_s, now, step.decode_batch, fresh, step.steps))
+        if len(runs) >= _PENDING_RUNS:
             self._condense()
 
     def add_equal(self, gap_s: float, count: int) -> None:
         """``count`` gaps of the same length."""
-        self._runs.append((gap_s, count, 0.0, 0, 0.0, 0))
+        self._runs.append((0.0, 0.0, gap_s, gap_s, count, 0, 1))
 
     def sample(self) -> tuple[_Floats, _Counts]:
         """Distinct gaps in seconds, ascending, and their counts."""
@@ -44,12 +42,16 @@ class GapLog:
         return self._values, self._counts
 
     def _condense(self) -> None:
-        rows = np.array(self._runs, dtype=np.float64).reshape(-1, 2)
+        decoded_at, started_at, first_s, now, batch, fresh, steps = np.array(self._runs).reshape(-1, 7).T
         self._runs.clear()
-        rows = rows[rows[:, 1] > 0]
-        values = np.concatenate([self._values, _rounded(rows[:, 0])])
-        counts = np.concatenate([self._counts, rows[:, 1].astype(np.int64)])
-        self._values, self._counts = _merged(values, counts)
+        first_end = started_at + first_s
+        fresh = np.minimum(fresh, batch)
+        # Of those that were there before, of the fresh ones, and of all in the steps after the first.
+        gaps = np.concatenate([first_end - decoded_at, first_s, (now - first_end) / np.maximum(steps - 1, 1)])
+        counts = np.concatenate([batch - fresh, fresh, (steps - 1) * batch]).astype(np.int64)
+        some = counts > 0
+        values = np.concatenate([self._values, _rounded(gaps[some])])
+        self._values, self._counts = _merged(values, np.concatenate([self._counts, counts[some]]))
 
 
 def itl_frame(logs: list[GapLog]) -> pd.DataFrame:

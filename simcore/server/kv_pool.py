@@ -33,7 +33,7 @@ class KvPool:
     @property
     def used(self) -> int:
         """Tokens that requests hold or lock; evictable ones do not count, as in SGLang's num_used_tokens."""
-        return self.capacity - self.available
+        return self.capacity - self.free - self.cache.evictable_tokens
 
     def floor(self, tokens: int) -> int:
         """Whole pages within a number of tokens, in tokens."""

@@ -74,7 +74,9 @@ class Step:
         # Solve slope/2 n^2 + (first - slope/2) n = elapsed, in the form that is stable for a small slope.
         linear = self.first_s - self.slope_s / 2
         guess = 2 * elapsed / (linear + math.sqrt(linear * linear + 2 * self.slope_s * elapsed))
-        steps = min(max(math.ceil(guess), 1), self.steps)
+        steps = math.ceil(guess)
+        if steps >= self.steps:
+            steps = self.steps
         # The root is rounded; the boundaries themselves decide.
         while steps > 1 and self.end(steps - 1) >= at:
             steps -= 1

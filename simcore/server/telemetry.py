@@ -43,29 +43,29 @@ class Telemetry:
         """Time in steps."""
         return self.prefill_s + self.decode_s + self.mixed_s
 
-    def count_prefill(self, step: Step, duration_s: float) -> None:
-        """A prefill or mixed step took ``duration_s``."""
-        self.steps += 1
+    def count_prefill(self, step: Step, duration_s: float, kv_tokens_used: int, running: int) -> None:
+        """A prefill or mixed step took ``duration_s``; ``kv_tokens_used`` and ``running`` requests are as it ended."""
         self.prefill_tokens += step.new_tokens
         self.decode_tokens += step.decode_batch
         if step.decode_batch:
             self.mixed_s += duration_s
         else:
             self.prefill_s += duration_s
-
-    def count_decode(self, step: Step, duration_s: float) -> None:
-        """A run of decode steps took ``duration_s``."""
-        self.steps += step.steps
-        self.decode_tokens += step.steps * step.decode_batch
-        self.decode_s += duration_s
-
-    def count_state(self, step: Step, kv_tokens_used: int, running: int) -> None:
-        """The state at the end of a run, and whether the profile had to be extrapolated for it; the context is judged
-        by its mean over the batch."""
-        if kv_tokens_used > self.peak_kv_tokens:
-            self.peak_kv_tokens = kv_tokens_used
         if running > self.peak_running:
             self.peak_running = running
+        self._count_run(step, kv_tokens_used)
+
+    def count_decode(self, step: Step, duration_s: float, kv_tokens_used: int) -> None:
+        """A run of decode steps took ``duration_s``; ``kv_tokens_used`` is as it ended."""
+        self.decode_tokens += step.steps * step.decode_batch
+        self.decode_s += duration_s
+        self._count_run(step, kv_tokens_used)
+
+    def _count_run(self, step: Step, kv_tokens_used: int) -> None:
+        """Whether the profile had to be extrapolated for it: the context is judged by its mean over the batch."""
+        self.steps += step.steps
+        if kv_tokens_used > self.peak_kv_tokens:
+            self.peak_kv_tokens = kv_tokens_used
         valid, batch = self.valid_range, step.decode_batch
         if valid is not None and (
             step.new_tokens > valid.max_prefill_tokens
