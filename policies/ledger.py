@@ -31,7 +31,7 @@ class ServerReport(NamedTuple):
 
 
 class ServerState:
-    """The ServerView that policies read; only the Router writes it."""
+    """The ServerView that policies read; only the Router writes it. ``open``: a request may be dispatched here now."""
 
     __slots__ = (
         "healthy",
@@ -44,6 +44,7 @@ class ServerState:
         "mean_tpot_s",
         "mean_ttft_s",
         "model",
+        "open",
         "prefill_tokens_since_report",
         "queued_requests",
         "reported_at",
@@ -58,6 +59,7 @@ class ServerState:
         self.model = config.model
         self.index = index
         self.healthy = True
+        self.open = False
         self.max_running_requests = config.max_running_requests
         self.in_flight_requests = 0
         self.in_flight_tokens = 0
@@ -71,12 +73,6 @@ class ServerState:
         self.throughput_tps: float | None = None
         self.mean_ttft_s: float | None = None
         self.mean_tpot_s: float | None = None
-
-    @property
-    def open(self) -> bool:
-        """Whether a request may be dispatched here now."""
-        cap = self.max_running_requests
-        return self.healthy and (cap is None or self.in_flight_requests < cap)
 
     def read(self, report: ServerReport) -> None:
         """Take over a report; the credit for work sent before it ends."""

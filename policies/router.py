@@ -126,7 +126,8 @@ class Router:
         """A request's last token arrived from its server."""
         entry = self._requests.pop(request_id)
         self._release(now, entry)
-        return self._pump(now, entry.request.model)
+        model = entry.request.model
+        return self._pump(now, model) if self._queues[model].waiting else []
 
     def on_failure(self, now: float, request_id: int, reason: str, *, retry: bool) -> list[Action]:
         """A request's server failed it; ``retry`` says that nothing of the answer has been passed on yet."""
@@ -198,7 +199,9 @@ class Router:
             servers = [server for server in servers if server.server_id not in entry.tried] or servers
         decision = self.policy.choose(request, ClusterView(now, servers, queued))
         if isinstance(decision, Route):
-            state = self._chosen(decision, request)
+            state = self.servers.get(decision.server_id)
+            if state is None or not state.open or state.model != request.model:
+                raise self._misrouted(decision, request, state)
             self._dispatch(now, entry, state)
             return Dispatch(request.request_id, state.server_id, entry.attempts)
         if isinstance(decision, Hold):
@@ -208,29 +211,20 @@ class Router:
             return Refuse(request.request_id, decision.reason)
         raise PolicyError(f"policy {self.policy.name}: choose() must return Route, Hold or Reject, not {decision!r}")
 
-    def _chosen(self, decision: Route, request: RequestView) -> ServerState:
-        name = self.policy.name
-        state = self.servers.get(decision.server_id)
+    def _misrouted(self, decision: Route, request: RequestView, state: ServerState | None) -> PolicyError:
+        routed = f"policy {self.policy.name} routed request {request.request_id} to"
         if state is None:
-            known = ", ".join(self.servers)
-            raise PolicyError(
-                f"policy {name} routed request {request.request_id} to the unknown server {decision.server_id!r} "
-                f"(servers: {known})"
-            )
-        cap = state.max_running_requests
-        if not state.healthy or (cap is not None and state.in_flight_requests >= cap) or state.model != request.model:
-            raise PolicyError(
-                f"policy {name} routed request {request.request_id} to {decision.server_id!r}, which is down, at its "
-                f"cap or serves another model: choose one of cluster.servers"
-            )
-        return state
+            return PolicyError(f"{routed} the unknown server {decision.server_id!r} (servers: {', '.join(self.servers)})")
+        return PolicyError(
+            f"{routed} {decision.server_id!r}, which is down, at its cap or serves another model: "
+            f"choose one of cluster.servers"
+        )
 
     def _dispatch(self, now: float, entry: InFlight, state: ServerState) -> None:
         entry.server = state
         entry.attempts += 1
         state.add(entry.request)
-        cap = state.max_running_requests
-        if cap is not None and state.in_flight_requests >= cap:
+        if state.max_running_requests is not None:
             self._update_open(state)
         self.policy.on_dispatch(entry.request, state, now)
 
@@ -245,11 +239,15 @@ class Router:
         return state
 
     def _update_open(self, state: ServerState) -> None:
-        """Keep the list of open servers sorted by index, so that policies see a stable order."""
+        """Note whether a server may be dispatched to; the list of those stays sorted by index, for a stable order."""
+        cap = state.max_running_requests
+        is_open = state.healthy and (cap is None or state.in_flight_requests < cap)
+        if is_open == state.open:
+            return
+        state.open = is_open
         servers = self._open[state.model]
         at = bisect_left(servers, state.index, key=lambda server: server.index)
-        listed = at < len(servers) and servers[at] is state
-        if state.open and not listed:
+        if is_open:
             servers.insert(at, state)
-        elif listed and not state.open:
+        else:
             del servers[at]

@@ -1,5 +1,7 @@
 """Inter-token latencies, collected as a weighted sample in bounded memory."""
 
+from itertools import chain
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -42,7 +44,8 @@ class GapLog:
         return self._values, self._counts
 
     def _condense(self) -> None:
-        decoded_at, started_at, first_s, now, batch, fresh, steps = np.array(self._runs).reshape(-1, 7).T
+        rows = np.fromiter(chain.from_iterable(self._runs), np.float64, 7 * len(self._runs)).reshape(-1, 7)
+        decoded_at, started_at, first_s, now, batch, fresh, steps = rows.T
         self._runs.clear()
         first_end = started_at + first_s
         fresh = np.minimum(fresh, batch)

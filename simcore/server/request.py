@@ -20,6 +20,7 @@ class ServerRequest:
     joined_at      decode steps launched when it joined the running batch; decode steps are counted by the batch
     ends_at        decode steps launched when its last token is computed
     running        it is in the running batch
+    counts_down    there, what is reserved for its output tokens shrinks with each step
     done           it has left the server
     """
 
@@ -27,6 +28,7 @@ class ServerRequest:
         "answer_segment",
         "cached_tokens",
         "computed",
+        "counts_down",
         "done",
         "ends_at",
         "first_token_at",
@@ -51,6 +53,7 @@ class ServerRequest:
     stamp: int
     joined_at: int
     ends_at: int
+    counts_down: bool
     sequence: int
 
     def __init__(

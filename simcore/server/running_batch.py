@@ -1,7 +1,7 @@
 """The running batch: requests that decode together, as aggregates that are kept and never summed anew.
 
-Decode steps are counted as they are launched. Every running request takes part in each, so a request's tokens follow
-from the count: what changes with each step costs nothing per request, and a run of steps is advanced in one go.
+Decode steps are counted as they are launched, and every running request takes part in each. So whatever grows with the
+steps, of one request or of all, is a straight line over that count, and a run of steps is advanced in one addition.
 """
 
 import heapq
@@ -17,15 +17,15 @@ CLIP_MAX_NEW_TOKENS = 4096
 
 @dataclass(slots=True)
 class _Owed:
-    """Over a group of running requests, the sum of ``min(remaining output tokens, 4096)``. A launch takes one off each
-    of the ``shrinking`` requests that have no more than 4096 to go."""
+    """Over a group of running requests, the sum of ``min(remaining output tokens, 4096)``: after some launches
+    ``at_zero - shrinking * launches``, as each takes one off those that have no more than 4096 to go."""
 
-    total: int = 0
+    at_zero: int = 0
     shrinking: int = 0
 
 
 class RunningBatch:
-    """Requests past their prefill. ``launched`` counts the decode steps launched so far.
+    """Requests past their prefill. ``launched`` counts the decode steps launched so far; adding to it launches more.
 
     ``ends`` is a heap of (launch that computes the last token, order of joining, request), where an entry is stale once
     its request has left or joined anew.
@@ -35,20 +35,22 @@ class RunningBatch:
         self.requests: dict[ServerRequest, None] = {}
         self.size = 0
         self.launched = 0
-        self.context_tokens = 0
         self.ends: list[tuple[int, int, ServerRequest]] = []
         self._page_size = page_size
         # How many requests take a new page at launch k: those whose class is -k modulo the page size.
         self._page_classes = [0] * page_size
         self._sequence = 0
+        # The KV tokens of all requests less one for each of them and launch.
+        self._tokens_at_zero = 0
         self._open_ended = _Owed()
         self._fixed_length = _Owed()
         # The launch from which on a request with more than 4096 tokens to go counts down.
         self._long: list[tuple[int, int, ServerRequest]] = []
 
-    def kv_tokens(self, request: ServerRequest) -> int:
-        """KV tokens of a running request, the launched step's included."""
-        return request.fill_tokens + self.launched - request.joined_at
+    @property
+    def context_tokens(self) -> int:
+        """KV tokens of all running requests, the launched steps' included."""
+        return self._tokens_at_zero + self.size * self.launched
 
     def outputs(self, request: ServerRequest) -> int:
         """Output tokens of a running request, computed or launched."""
@@ -58,9 +60,11 @@ class RunningBatch:
         """KV tokens that the running requests may still need: all that those of fixed length ask for, and a ``ratio``
         of what the others may, each clipped at 4096. A decode step in flight has not delivered its tokens yet."""
         fixed, open_ended = self._fixed_length, self._open_ended
-        if step_in_flight:
-            return fixed.total + fixed.shrinking + (open_ended.total + open_ended.shrinking) * ratio
-        return fixed.total + open_ended.total * ratio
+        processed = self.launched - step_in_flight
+        if self._long:
+            self._count_down(processed)
+        tokens = fixed.at_zero - fixed.shrinking * processed
+        return tokens + (open_ended.at_zero - open_ended.shrinking * processed) * ratio
 
     def add(self, request: ServerRequest) -> None:
         """A request's prefill was launched and gives its next token."""
@@ -73,49 +77,46 @@ class RunningBatch:
         request.running = True
         self.requests[request] = None
         self.size += 1
-        self.context_tokens += fill_tokens
+        self._tokens_at_zero += fill_tokens - launched
         if self._page_size > 1:
             self._page_classes[(fill_tokens - launched) % self._page_size] += 1
         heapq.heappush(self.ends, (request.ends_at, self._sequence, request))
         owed = self._fixed_length if request.ignore_eos else self._open_ended
         remaining = request.max_new_tokens - request.generated - 1
-        if remaining > CLIP_MAX_NEW_TOKENS:
-            owed.total += CLIP_MAX_NEW_TOKENS
+        request.counts_down = remaining <= CLIP_MAX_NEW_TOKENS
+        if not request.counts_down:
+            owed.at_zero += CLIP_MAX_NEW_TOKENS
             heapq.heappush(self._long, (launched + remaining - CLIP_MAX_NEW_TOKENS, self._sequence, request))
         else:
-            owed.total += remaining
+            owed.at_zero += remaining + launched
             owed.shrinking += 1
 
     def remove(self, request: ServerRequest) -> None:
         """A request leaves; ``computed`` keeps the KV tokens it has."""
-        request.computed = computed = self.kv_tokens(request)
+        launched = self.launched
+        request.computed = computed = request.prompt_tokens + request.generated + launched - request.joined_at
         request.running = False
         del self.requests[request]
         self.size -= 1
-        self.context_tokens -= computed
+        self._tokens_at_zero -= computed - launched
         if self._page_size > 1:
-            self._page_classes[(computed - self.launched) % self._page_size] -= 1
+            self._page_classes[(computed - launched) % self._page_size] -= 1
         owed = self._fixed_length if request.ignore_eos else self._open_ended
-        remaining = request.max_new_tokens - self.outputs(request)
-        if remaining > CLIP_MAX_NEW_TOKENS:
-            owed.total -= CLIP_MAX_NEW_TOKENS
-        else:
-            owed.total -= remaining
+        if request.counts_down:
+            owed.at_zero -= request.max_new_tokens - request.generated - 1 + request.joined_at
             owed.shrinking -= 1
+        else:
+            owed.at_zero -= CLIP_MAX_NEW_TOKENS
 
-    def advance(self, steps: int) -> None:
-        """Launch decode steps of the whole batch."""
-        self.launched += steps
-        self.context_tokens += steps * self.size
-        fixed, open_ended = self._fixed_length, self._open_ended
-        fixed.total -= steps * fixed.shrinking
-        open_ended.total -= steps * open_ended.shrinking
-        while self._long and self._long[0][0] <= self.launched:
+    def _count_down(self, launches: int) -> None:
+        """Note which of the requests that had more than 4096 tokens to go have no more than that."""
+        while self._long and self._long[0][0] <= launches:
             start, sequence, request = heapq.heappop(self._long)
             if request.running and request.sequence == sequence:
-                owed = fixed if request.ignore_eos else open_ended
+                owed = self._fixed_length if request.ignore_eos else self._open_ended
+                owed.at_zero += start
                 owed.shrinking += 1
-                owed.total -= self.launched - start
+                request.counts_down = True
 
     def tokens_needed(self, steps: int) -> int:
         """KV tokens, in whole pages, that the next ``steps`` decode steps allocate."""

@@ -78,7 +78,7 @@ class Scheduler:
         step = None
         if self.waiting or self.chunked is not None:
             step = self._form_prefill(in_flight, merged)
-        if step is None and self.running.requests:
+        if step is None and self.running.size:
             step = self._form_decode(in_flight)
         if step is not None and (self._changed or step.prefills):
             step.changed, self._changed = True, False
@@ -174,14 +174,14 @@ class Scheduler:
         need = self.running.tokens_needed(1)
         if self.running.requests and self.pool.reclaim(need):
             self.pool.free -= need
-            self.running.advance(1)
+            self.running.launched += 1
             step.decode_batch, step.context_tokens = self.running.size, self.running.context_tokens
 
     def _form_decode(self, in_flight: Step | None) -> Step | None:
         """All running requests, less those whose token in flight is their last; retracts where KV is short."""
         running = self.running
-        left = self._drop_ending()
-        if not running.requests:
+        left = bool(running.ends) and running.ends[0][0] <= running.launched and self._drop_ending()
+        if not running.size:
             self.batch_is_full = False
             return None
         need = running.size if self.pool.page_size == 1 else running.tokens_needed(1)
@@ -200,7 +200,7 @@ class Scheduler:
         if not running.requests:
             return None
         self.pool.free -= need
-        running.advance(1)
+        running.launched += 1
         return Step(running.size, running.context_tokens)
 
     def _drop_ending(self) -> bool:
@@ -209,8 +209,6 @@ class Scheduler:
         One that will end by its own end-of-sequence token decodes once more, in vain.
         """
         running = self.running
-        if not running.ends or running.ends[0][0] > running.launched:
-            return False
         dropped = False
         for request in running.pop_ended(running.launched):
             self._ending.append(request)
@@ -291,7 +289,7 @@ class Scheduler:
         if pool.free < need:
             pool.reclaim(need)
         pool.free -= need
-        running.advance(steps)
+        running.launched += steps
         self._ratio.decode_steps += steps
 
     # -- results -------------------------------------------------------------------------------------------------
