@@ -14,10 +14,11 @@ from simcore.measures import Measure, find_measure
 from simcore.statistics import Difference, Estimate
 from simcore.summary import Summary, json_safe
 
-__all__ = ["COMPARISON_SCHEMA_VERSION", "Against", "Comparison", "Contender", "MeasuredRun", "compare"]
+__all__ = ["COMPARISON_SCHEMA_VERSION", "SIGNIFICANCE", "Against", "Comparison", "Contender", "MeasuredRun", "compare"]
 
 COMPARISON_SCHEMA_VERSION: Final = 1
 SIGNIFICANCE: Final = 0.05
+"""Differences with a smaller p-value are called significant."""
 
 _ALWAYS_ESTIMATED: Final = (
     "mean_ttft_s",

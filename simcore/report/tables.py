@@ -5,23 +5,24 @@ from dataclasses import dataclass
 from typing import Final
 
 from simcore.measures import LATENCY_LABELS, LATENCY_MEANINGS, find_measure
-from simcore.report.comparison import Comparison, Contender
+from simcore.report.comparison import SIGNIFICANCE, Comparison, Contender
 from simcore.report.wording import UNKNOWN, Unit, interval, latency_unit, number, percent, unit_of
 from simcore.summary import ServerSummary, Summary
 
 __all__ = ["Cell", "Column", "TextTable", "comparison_table", "figures", "latency_table", "server_table"]
 
-_NARROW_LEAVES_OUT: Final = ("mean_tpot_s", "p99_e2e_s")
+_LEAVES: Final = {"p99_e2e_s": 1, "mean_tpot_s": 6, "mean_ttft_s": 7, "mean_e2e_s": 8}
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """``meaning`` says what the heading leaves out, for a tooltip; a narrow terminal shows essential columns alone."""
+    """``meaning`` says what the heading leaves out, for a tooltip. On a narrow terminal columns go in the order of
+    ``leaves``, until the rest fits; 0 stays."""
 
     heading: str
     is_number: bool = True
     meaning: str = ""
-    is_essential: bool = True
+    leaves: int = 0
     may_wrap: bool = False
 
 
@@ -77,7 +78,7 @@ def latency_table(contender: Contender, confidence: float) -> TextTable:
     statistics = ("mean", "p50", "p90", "p95", "p99", "max")
     columns = (
         Column("latency", is_number=False),
-        Column("from - to", is_number=False, may_wrap=True),
+        Column("from - to", is_number=False, leaves=1),
         Column("unit", is_number=False),
         *(Column(statistic) for statistic in statistics),
     )
@@ -89,8 +90,9 @@ def latency_table(contender: Contender, confidence: float) -> TextTable:
         details = [_detail(contender, f"{statistic}_{name}", unit) for statistic in statistics]
         cells = [Cell(unit.format(value), detail) for value, detail in zip(values, details, strict=True)]
         rows.append((Cell(LATENCY_LABELS[name]), Cell(LATENCY_MEANINGS[name]), Cell(unit.name), *cells))
-    note = f"Small print: {confidence:.0%} confidence intervals."
-    return TextTable("Latencies", columns, tuple(rows), detail_note=note)
+    notes = ("TTFT and E2E count from arrival at the router, server TTFT and latency from dispatch to the server.",)
+    detail_note = f"Small print: {confidence:.0%} confidence intervals."
+    return TextTable("Latencies", columns, tuple(rows), notes, detail_note)
 
 
 def comparison_table(comparison: Comparison) -> TextTable:
@@ -100,15 +102,15 @@ def comparison_table(comparison: Comparison) -> TextTable:
     shown = dict.fromkeys([ranked_by, *slo, "mean_ttft_s", "p99_ttft_s", "mean_tpot_s", "mean_e2e_s", "p99_e2e_s"])
     measured = [_measure_column(comparison, name) for name in shown]
     plain = [
-        (Column("req/s", True, "finished requests over the window", False), "request_throughput_rps", number),
-        (Column("cache hits", True, "cached over prompt tokens", False), "cache_hit_rate", percent),
-        (Column("busy", True, "mean utilisation of the servers", False), "utilisation", percent),
+        (Column("req/s", True, "finished requests over the window", 3), "request_throughput_rps", number),
+        (Column("cache hits", True, "cached over prompt tokens", 4), "cache_hit_rate", percent),
+        (Column("busy", True, "mean utilisation of the servers", 2), "utilisation", percent),
     ]
     columns = (
-        Column("#"),
-        Column("policy", is_number=False),
+        Column("#", leaves=5),
+        Column("policy", is_number=False, may_wrap=True),
         measured[0][0],
-        Column("against the best", is_number=False, meaning="relative difference and its interval"),
+        Column("vs best", meaning="relative difference and its interval; n.s.: not significant"),
         *(column for column, _ in measured[1:]),
         *(column for column, _, _ in plain),
         Column("lost", meaning="rejected, failed or cancelled"),
@@ -132,14 +134,14 @@ def server_table(summary: Summary, limit: int) -> TextTable:
         notes = (f"The {limit} busiest of {len(summary.servers):,} servers. Whole run, warm-up included.",)
     columns = (
         Column("server", is_number=False),
-        Column("profile", is_number=False, is_essential=False),
+        Column("profile", is_number=False, leaves=6),
         Column("requests"),
         Column("busy", meaning="share of the run spent in steps"),
-        Column("prefill", True, "share of the run in prefill steps", False),
-        Column("decode", True, "share of the run in decode steps", False),
-        Column("mixed", True, "share of the run in steps that do both", False),
-        Column("prompt tokens", is_essential=False),
-        Column("output tokens", is_essential=False),
+        Column("prefill", True, "share of the run in prefill steps", 3),
+        Column("decode", True, "share of the run in decode steps", 2),
+        Column("mixed", True, "share of the run in steps that do both", 1),
+        Column("prompt tokens", leaves=5),
+        Column("output tokens", leaves=4),
         Column("cache hits", meaning="cached over prompt tokens"),
         Column("retracted"),
         Column("peak running"),
@@ -176,7 +178,7 @@ def _measure_column(comparison: Comparison, name: str) -> tuple[Column, list[Cel
         for estimate in estimates
     ]
     meaning = LATENCY_MEANINGS.get(measure.column, "requests that met every limit of the SLO")
-    return Column(heading, True, meaning, name not in _NARROW_LEAVES_OUT), cells
+    return Column(heading, True, meaning, 0 if name == comparison.rank_by.name else _LEAVES.get(name, 0)), cells
 
 
 def _best(values: Sequence[float], higher_is_better: bool) -> float:
@@ -188,10 +190,9 @@ def _against(contender: Contender) -> Cell:
     against = contender.against_best
     if against is None:
         return Cell("best", strong=True)
-    if not against.significant:
-        return Cell("not significant", _signed_interval(against.relative.low, against.relative.high))
-    low, high = against.relative.low, against.relative.high
-    return Cell(_signed(against.relative.value), _signed_interval(low, high))
+    value, low, high = against.relative.value, against.relative.low, against.relative.high
+    known = _signed(value) if value == value else ""
+    return Cell(known if against.significant else f"{known} n.s.".strip(), _signed_interval(low, high))
 
 
 def _signed(share: float) -> str:
@@ -199,7 +200,7 @@ def _signed(share: float) -> str:
 
 
 def _signed_interval(low: float, high: float) -> str:
-    return f"{_signed(low)} to {_signed(high)}" if low == low else ""
+    return f"{_signed(low).removesuffix('%')} to {_signed(high)}" if low == low else ""
 
 
 def _detail(contender: Contender, name: str, unit: Unit) -> str:
@@ -211,8 +212,10 @@ def _comparison_notes(comparison: Comparison) -> tuple[str, ...]:
         "TTFT and E2E from arrival at the router; TPOT = (E2E - TTFT) / (output tokens - 1).",
         f"Intervals: {comparison.confidence:.0%}, {comparison.method}.",
     ]
-    if len(comparison.contenders) > 2:
-        notes.append(f"Significance: Holm's correction for {len(comparison.contenders) - 1} comparisons, at 5%.")
+    if len(comparison.contenders) > 1:
+        rivals = len(comparison.contenders) - 1
+        correction = f", with Holm's correction for {rivals} comparisons" if rivals > 1 else ""
+        notes.append(f"n.s.: not significantly different from the best at {SIGNIFICANCE:.0%}{correction}.")
     if comparison.rank_by.unit == "req/s" and len(comparison.seeds) == 1:
         notes.append(
             "One seed: goodput differs only where SLO attainment does, as a last straggler alone moves a rate."

@@ -5,6 +5,7 @@ from typing import Literal
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -39,7 +40,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     """Several policies: the table, best first, the verdict in sentences, warnings."""
     console.print()
     console.print(Text.assemble((comparison.scenario, "bold"), f"  {_seeds(comparison)}"))
-    _print_table(console, comparison_table(comparison), detailed=("against the best", comparison.rank_by.label))
+    _print_table(console, comparison_table(comparison), detailed=("vs best", comparison.rank_by.label))
     for line in verdict(comparison):
         console.print(Text(line, style="bold" if line.startswith(comparison.best.policy) else ""))
     for contender in comparison.contenders:
@@ -53,23 +54,31 @@ def _seeds(comparison: Comparison) -> str:
 
 def _print_table(console: Console, source: TextTable, detailed: tuple[str, ...] = ()) -> None:
     """``detailed`` are the headings (up to the unit) of the columns that show their cells' details."""
-    table = _table(source, list(range(len(source.columns))), detailed)
-    unlimited = console.options.update(width=_UNLIMITED)
-    if console.measure(table, options=unlimited).minimum > console.width:
-        table = _table(source, [i for i, column in enumerate(source.columns) if column.is_essential], detailed)
-    console.print(table)
+    console.print(_fitting(console, source, detailed))
     for note in source.notes:
-        console.print(Text(f" {note}", style="dim"))
+        console.print(Padding(Text(note, style="dim"), (0, 0, 0, 1)))
+
+
+def _fitting(console: Console, source: TextTable, detailed: tuple[str, ...]) -> Table:
+    """The table with as many columns as the terminal has room for."""
+    unlimited = console.options.update(width=_UNLIMITED)
+    for gone in range(max(column.leaves for column in source.columns) + 1):
+        shown = [i for i, column in enumerate(source.columns) if not 0 < column.leaves <= gone]
+        table = _table(source, shown, detailed)
+        if console.measure(table, options=unlimited).minimum <= console.width:
+            break
+    return table
 
 
 def _table(source: TextTable, shown: list[int], detailed: tuple[str, ...]) -> Table:
-    table = Table(title=Text(source.title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+    title = Text(source.title, "bold")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     detail = [column.heading.partition(",")[0] in detailed for column in source.columns]
     for i in shown:
         column = source.columns[i]
         heading = Text(re.sub(r",? ", "\n", column.heading) if column.is_number else column.heading)
         justify: Literal["right", "left"] = "right" if column.is_number else "left"
-        table.add_column(heading, justify=justify, overflow="fold", no_wrap=not (column.may_wrap or detail[i]))
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=not column.may_wrap)
     for row in source.rows:
         table.add_row(*(_cell(row[i], detail[i]) for i in shown))
     return table

@@ -64,8 +64,8 @@ class ContinuousServer:
         self._sequence = count()
         self._cancelled: list[ServerRequest] = []
         self._run: Step | None = None
-        # A wake-up whose number is not the latest is void.
-        self._wake = 0
+        # When the next wake-up is due; those that come at other times are void.
+        self._due_at = -1.0
         # A queue limit refuses requests at the very boundary at which they come, so none may be passed over.
         self._lets_in_late = settings.overlap and settings.max_queued_requests is None
         self._looks_ahead = self._lets_in_late and not exact_steps
@@ -115,10 +115,11 @@ class ContinuousServer:
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
-    def _on_wake(self, now: float, wake: int) -> None:
+    def _on_wake(self, now: float, _: None) -> None:
         """The end of a run, or the end of idleness: take results in, and start what comes next."""
-        if wake != self._wake:
+        if now != self._due_at:
             return
+        self._due_at = -1.0
         scheduler, run, ahead = self.scheduler, self._run, self._ahead
         # While it is told of results the engine may submit the next request: as to an idle server.
         self._run = self._ahead = None
@@ -228,10 +229,9 @@ class ContinuousServer:
     def _finish(self, run: Step, now: float) -> None:
         """Take the results of a run in and tell of them."""
         telemetry, scheduler, batch = self.telemetry, self.scheduler, run.decode_batch
-        if run.prefills:
-            telemetry.count_prefill(run, now - run.started_at, scheduler.pool.used, scheduler.running_requests)
-        else:
-            telemetry.count_decode(run, now - run.started_at, scheduler.pool.used)
+        telemetry.count(run, now - run.started_at, scheduler.pool.used)
+        if run.prefills and scheduler.running_requests > telemetry.peak_running:
+            telemetry.peak_running = scheduler.running_requests
         if batch:
             telemetry.gaps.add(run, self._decoded_at, self._fresh, now)
             self._decoded_at = now
@@ -276,5 +276,5 @@ class ContinuousServer:
             self._wake_at(run.end(steps))
 
     def _wake_at(self, time_s: float) -> None:
-        self._wake += 1
-        self._clock.at(time_s, self._on_wake, self._wake)
+        self._due_at = time_s
+        self._clock.at(time_s, self._on_wake)

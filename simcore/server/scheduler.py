@@ -42,6 +42,8 @@ class Scheduler:
         self.waiting: deque[ServerRequest] = deque()
         self.chunked: ServerRequest | None = None
         self.batch_is_full = False
+        self.running_requests = 0
+        """Requests that were admitted and have not left: decoding or in their prefill."""
         self.out_of_memory: list[ServerRequest] = []
         """Requests that did not fit even alone; the caller takes them away."""
         self.retracted = 0
@@ -53,11 +55,6 @@ class Scheduler:
         self._processed = 0
         self._left = False
         self._changed = False
-
-    @property
-    def running_requests(self) -> int:
-        """Requests that hold KV: decoding or in their prefill."""
-        return self.running.size + len(self._prefilled) + (self.chunked is not None)
 
     def idle(self) -> None:
         """Nothing runs and nothing waits: the reservation ratio starts anew."""
@@ -146,6 +143,7 @@ class Scheduler:
             verdict = adder.try_add(waiting[0])
             if len(adder.prefills) > before:
                 request = waiting.popleft()
+                self.running_requests += 1
                 if request.retractions == 0:
                     request.cached_tokens = request.computed
             if verdict is Verdict.NO_KV:
@@ -255,6 +253,7 @@ class Scheduler:
         return {request: running.outputs(request) - (decoding or request in prefilling) for request in running.requests}
 
     def _take_back(self, request: ServerRequest) -> None:
+        self.running_requests -= 1
         self.running.remove(request)
         self.pool.release(request, request.computed, keep_tokens=0)
         self._changed = True
@@ -328,6 +327,7 @@ class Scheduler:
         """A complete request leaves; the KV of all but its last token stays cached."""
         if request.running:
             self.running.remove(request)
+        self.running_requests -= 1
         self.pool.release(request, request.computed, keep_tokens=request.prompt_tokens + request.output_tokens - 1)
         request.done = self._left = self._changed = True
 
@@ -340,6 +340,7 @@ class Scheduler:
             self.waiting.remove(request)
             return
         self._left = self._changed = True
+        self.running_requests -= 1
         if request.running:
             self.running.remove(request)
         if request is self.chunked:

@@ -112,7 +112,8 @@ class StaticServer:
         step.new_tokens = sum(request.prompt_tokens for request in self._batch)
         step.attended = sum(request.prompt_tokens**2 / 2 for request in self._batch)
         prefill_s = self._times.prefill_s(step.new_tokens, step.attended)
-        self.telemetry.count_prefill(step, prefill_s, step.new_tokens, len(self._batch))
+        self.telemetry.count(step, prefill_s, step.new_tokens)
+        self.telemetry.peak_running = max(self.telemetry.peak_running, len(self._batch))
         self._clock.at(now + prefill_s, self._on_prefilled)
 
     def _on_prefilled(self, now: float, _: None) -> None:
@@ -139,7 +140,7 @@ class StaticServer:
         assert run is not None
         self._decode = None
         used = run.context_tokens + (run.steps - 1) * run.decode_batch
-        self.telemetry.count_decode(run, now - run.started_at, used)
+        self.telemetry.count(run, now - run.started_at, used)
         self.telemetry.gaps.add_equal((now - run.started_at) / run.steps, sum(r.output_tokens - 1 for r in self._batch))
         self._end(now)
 

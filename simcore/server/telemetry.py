@@ -43,36 +43,30 @@ class Telemetry:
         """Time in steps."""
         return self.prefill_s + self.decode_s + self.mixed_s
 
-    def count_prefill(self, step: Step, duration_s: float, kv_tokens_used: int, running: int) -> None:
-        """A prefill or mixed step took ``duration_s``; ``kv_tokens_used`` and ``running`` requests are as it ended."""
-        self.prefill_tokens += step.new_tokens
-        self.decode_tokens += step.decode_batch
-        if step.decode_batch:
+    def count(self, step: Step, duration_s: float, kv_tokens_used: int) -> None:
+        """A step or run of steps took ``duration_s``; ``kv_tokens_used`` is as it ended.
+
+        Where the profile had to be extrapolated for it is noted; the context is judged by its mean over the batch.
+        """
+        batch, steps = step.decode_batch, step.steps
+        if not step.prefills:
+            self.decode_s += duration_s
+        elif batch:
             self.mixed_s += duration_s
         else:
             self.prefill_s += duration_s
-        if running > self.peak_running:
-            self.peak_running = running
-        self._count_run(step, kv_tokens_used)
-
-    def count_decode(self, step: Step, duration_s: float, kv_tokens_used: int) -> None:
-        """A run of decode steps took ``duration_s``; ``kv_tokens_used`` is as it ended."""
-        self.decode_tokens += step.steps * step.decode_batch
-        self.decode_s += duration_s
-        self._count_run(step, kv_tokens_used)
-
-    def _count_run(self, step: Step, kv_tokens_used: int) -> None:
-        """Whether the profile had to be extrapolated for it: the context is judged by its mean over the batch."""
-        self.steps += step.steps
+        self.steps += steps
+        self.decode_tokens += steps * batch
+        self.prefill_tokens += step.new_tokens
         if kv_tokens_used > self.peak_kv_tokens:
             self.peak_kv_tokens = kv_tokens_used
-        valid, batch = self.valid_range, step.decode_batch
+        valid = self.valid_range
         if valid is not None and (
-            step.new_tokens > valid.max_prefill_tokens
-            or batch > valid.max_batch
+            batch > valid.max_batch
+            or step.new_tokens > valid.max_prefill_tokens
             or step.context_tokens > valid.max_context_tokens * batch
         ):
-            self.steps_out_of_range += step.steps
+            self.steps_out_of_range += steps
 
     def count_first_token(self, request: ServerRequest, now: float) -> None:
         """A request's first token is computed."""
