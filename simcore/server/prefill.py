@@ -30,14 +30,10 @@ class PrefillAdder:
     ``reserved`` is what the running requests may still need, ``mixed_tokens`` the decode rows that share the step.
     """
 
+    __slots__ = ("_chunk_left", "_input_left", "_pool", "_reserved_now", "_reserved_total", "chunked", "prefills")
+
     def __init__(
-        self,
-        pool: KvPool,
-        *,
-        max_prefill_tokens: int,
-        chunk_tokens: int | None,
-        reserved: float,
-        mixed_tokens: int,
+        self, pool: KvPool, max_prefill_tokens: int, chunk_tokens: int | None, reserved: float, mixed_tokens: int
     ) -> None:
         self.prefills: list[Prefill] = []
         self.chunked: ServerRequest | None = None
@@ -49,7 +45,8 @@ class PrefillAdder:
 
     def verdict(self) -> Verdict:
         """Whether another request can be tried."""
-        available = self._pool.free + self._pool.cache.evictable_tokens
+        pool = self._pool
+        available = pool.free + pool.cache.evictable_tokens
         if available <= self._reserved_total or available <= self._reserved_now:
             return Verdict.NO_KV
         if self._input_left <= 0 or (self._chunk_left is not None and self._chunk_left <= 0):
@@ -75,12 +72,14 @@ class PrefillAdder:
     def try_add(self, request: ServerRequest) -> Verdict:
         """Admit a waiting request, whole or its first chunk, or say why not."""
         pool = self._pool
-        pool.match(request)
+        if pool.caches:
+            pool.match(request)
         tokens = request.prompt_tokens + request.generated - request.computed
-        may_need = (
-            tokens + min(max(request.max_new_tokens - request.generated, 0), CLIP_MAX_NEW_TOKENS) + pool.page_size
-        )
-        if may_need >= pool.available - self._reserved_total:
+        output_tokens = request.max_new_tokens - request.generated
+        if output_tokens > CLIP_MAX_NEW_TOKENS:
+            output_tokens = CLIP_MAX_NEW_TOKENS
+        available = pool.free + pool.cache.evictable_tokens
+        if tokens + output_tokens + pool.page_size >= available - self._reserved_total:
             pool.unmatch(request)
             return Verdict.NO_KV
         fitting = self._fitting(tokens)

@@ -103,13 +103,11 @@ class Scheduler:
                 self.batch_is_full = True
                 return None
         self._order.sort(self.waiting)
-        mixed_tokens = batch if self.settings.mixed_chunk else 0
+        settings = self.settings
+        mixed_tokens = batch if settings.mixed_chunk else 0
+        reserved = self._reserved(in_flight, merged)
         adder = PrefillAdder(
-            self.pool,
-            max_prefill_tokens=self.settings.max_prefill_tokens,
-            chunk_tokens=self.settings.chunked_prefill_size,
-            reserved=self._reserved(in_flight, merged),
-            mixed_tokens=mixed_tokens,
+            self.pool, settings.max_prefill_tokens, settings.chunked_prefill_size, reserved, mixed_tokens
         )
         if self.chunked is not None:
             adder.continue_chunked(self.chunked)
