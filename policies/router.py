@@ -214,7 +214,9 @@ class Router:
     def _misrouted(self, decision: Route, request: RequestView, state: ServerState | None) -> PolicyError:
         routed = f"policy {self.policy.name} routed request {request.request_id} to"
         if state is None:
-            return PolicyError(f"{routed} the unknown server {decision.server_id!r} (servers: {', '.join(self.servers)})")
+            return PolicyError(
+                f"{routed} the unknown server {decision.server_id!r} (servers: {', '.join(self.servers)})"
+            )
         return PolicyError(
             f"{routed} {decision.server_id!r}, which is down, at its cap or serves another model: "
             f"choose one of cluster.servers"

@@ -19,9 +19,9 @@ from .prompts import Prompts
 from .recorder import RequestRecorder
 from .records import RunResult, Status
 from .scenario import ControlAction, PolicySpec, Scenario
-from .server.gaps import itl_frame
 from .server.interface import QUEUE_IS_FULL, Server
 from .server.request import ServerRequest
+from .server.step_log import itl_frame
 from .workload import NONE, Workload, answer_segment, build_workload
 from .workload.columns import IntColumn
 
@@ -56,7 +56,7 @@ def simulate(
         requests=simulation.recorder.frame([member.server.server_id for member in members]),
         servers=server_frame(members),
         timeline=simulation.sampler.frame(),
-        itl=itl_frame([member.server.telemetry.gaps for member in members]),
+        itl=itl_frame([member.server.telemetry.steps for member in members]),
         duration_s=simulation.clock.now,
         wall_s=time.perf_counter() - started,
         interrupted=interrupted,
@@ -293,9 +293,9 @@ def _warnings(members: list[Member]) -> list[str]:
     """Where a profile was used outside the range it was measured in, once a profile."""
     outside: dict[str, tuple[int, int]] = {}
     for member in members:
-        telemetry = member.server.telemetry
+        totals = member.server.telemetry.totals
         out, steps = outside.get(member.profile.name, (0, 0))
-        outside[member.profile.name] = (out + telemetry.steps_out_of_range, steps + telemetry.steps)
+        outside[member.profile.name] = (out + totals.steps_out_of_range, steps + totals.steps)
     return [
         f"profile {name} was used outside its valid range in {out / steps:.1%} of steps: their times are extrapolated"
         for name, (out, steps) in outside.items()

@@ -125,20 +125,21 @@ def server_frame(members: list[Member]) -> pd.DataFrame:
     rows = []
     for member in members:
         telemetry, profile = member.server.telemetry, member.profile
+        totals = telemetry.totals
         rows.append(
             {
                 "server_id": member.server.server_id,
                 "profile": profile.name,
-                "busy_s": telemetry.busy_s,
-                "prefill_s": telemetry.prefill_s,
-                "decode_s": telemetry.decode_s,
-                "mixed_s": telemetry.mixed_s,
-                "steps": telemetry.steps,
-                "prefill_tokens": telemetry.prefill_tokens,
+                "busy_s": totals.busy_s,
+                "prefill_s": totals.prefill_s,
+                "decode_s": totals.decode_s,
+                "mixed_s": totals.mixed_s,
+                "steps": totals.steps,
+                "prefill_tokens": totals.prefill_tokens,
                 "cached_tokens": telemetry.cached_tokens,
-                "decode_tokens": telemetry.decode_tokens,
+                "decode_tokens": totals.decode_tokens,
                 "retractions": telemetry.retractions,
-                "peak_kv_tokens": telemetry.peak_kv_tokens,
+                "peak_kv_tokens": totals.peak_kv_tokens,
                 "kv_tokens_capacity": profile.kv_tokens_capacity,
                 "max_running_requests": profile.settings.max_running_requests,
                 "peak_running": telemetry.peak_running,

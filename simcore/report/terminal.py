@@ -4,6 +4,7 @@ import re
 from typing import Literal
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -41,6 +42,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     console.print()
     console.print(Text.assemble((comparison.scenario, "bold"), f"  {_seeds(comparison)}"))
     _print_table(console, comparison_table(comparison), detailed=("vs best", comparison.rank_by.label))
+    console.print()
     for line in verdict(comparison):
         console.print(Text(line, style="bold" if line.startswith(comparison.best.policy) else ""))
     for contender in comparison.contenders:
@@ -54,6 +56,7 @@ def _seeds(comparison: Comparison) -> str:
 
 def _print_table(console: Console, source: TextTable, detailed: tuple[str, ...] = ()) -> None:
     """``detailed`` are the headings (up to the unit) of the columns that show their cells' details."""
+    console.print()
     console.print(_fitting(console, source, detailed))
     for note in source.notes:
         console.print(Padding(Text(note, style="dim"), (0, 0, 0, 1)))
@@ -71,17 +74,30 @@ def _fitting(console: Console, source: TextTable, detailed: tuple[str, ...]) -> 
 
 
 def _table(source: TextTable, shown: list[int], detailed: tuple[str, ...]) -> Table:
-    title = Text(source.title, "bold")
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    detail = [column.heading.partition(",")[0] in detailed for column in source.columns]
+    table = Table(
+        title=Text(source.title, "bold"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    cells = []
     for i in shown:
         column = source.columns[i]
         heading = Text(re.sub(r",? ", "\n", column.heading) if column.is_number else column.heading)
+        cells.append([_cell(row[i], column.heading.partition(",")[0] in detailed) for row in source.rows])
         justify: Literal["right", "left"] = "right" if column.is_number else "left"
-        table.add_column(heading, justify=justify, overflow="fold", no_wrap=not column.may_wrap)
-    for row in source.rows:
-        table.add_row(*(_cell(row[i], detail[i]) for i in shown))
+        # rich holds that a cell can be as narrow as its longest word, also where it must not wrap.
+        width = max(_width(text.plain, column.may_wrap) for text in (heading, *cells[-1]))
+        table.add_column(heading, justify=justify, min_width=width, overflow="fold", no_wrap=not column.may_wrap)
+    for row in zip(*cells, strict=True):
+        table.add_row(*row)
     return table
+
+
+def _width(text: str, may_wrap: bool) -> int:
+    return max(map(cell_len, text.split() if may_wrap else text.splitlines()), default=0)
 
 
 def _cell(cell: Cell, show_detail: bool) -> Text:

@@ -83,7 +83,7 @@ class ContinuousServer:
             if self._inbox[0][2] is request:
                 self._wake_at(request.ready_at)
         elif self._run.steps > 1 and not self._admission_is_shut():
-            self._cut(request.ready_at)
+            self._cut(self._run, request.ready_at)
 
     def cancel(self, request: ServerRequest, now: float) -> None:
         """See ``Server``."""
@@ -94,9 +94,9 @@ class ContinuousServer:
         elif now < run.started_at:
             # Within a prefill whose result is taken in: this is the boundary at its end.
             self._drop_cancelled()
-            self._cut(now)
+            self._cut(run, now)
         elif run.steps > 1:
-            self._cut(now)
+            self._cut(run, now)
 
     def load(self, now: float) -> Load:
         """See ``Server``."""
@@ -229,13 +229,14 @@ class ContinuousServer:
     def _finish(self, run: Step, now: float) -> None:
         """Take the results of a run in and tell of them."""
         telemetry, scheduler, batch = self.telemetry, self.scheduler, run.decode_batch
-        telemetry.count(run, now - run.started_at, scheduler.pool.used)
+        pool = scheduler.pool
+        used = pool.capacity - pool.free - pool.cache.evictable_tokens
+        telemetry.steps.add(run, now, used, self._decoded_at, self._fresh)
+        if batch:
+            telemetry.generated_tokens += run.steps * batch
+            self._decoded_at, self._fresh = now, 0
         if run.prefills and scheduler.running_requests > telemetry.peak_running:
             telemetry.peak_running = scheduler.running_requests
-        if batch:
-            telemetry.gaps.add(run, self._decoded_at, self._fresh, now)
-            self._decoded_at = now
-            self._fresh = 0
         first, ended = scheduler.process(run)
         for request in first:
             request.first_token_at = now
@@ -267,9 +268,7 @@ class ContinuousServer:
             return steps or 1
         return run.steps
 
-    def _cut(self, at: float) -> None:
-        run = self._run
-        assert run is not None
+    def _cut(self, run: Step, at: float) -> None:
         steps = self._steps_until(run, at)
         if steps < run.steps:
             run.steps = steps

@@ -9,7 +9,7 @@ from enum import Enum, auto
 from .kv_pool import KvPool
 from .request import ServerRequest
 from .running_batch import CLIP_MAX_NEW_TOKENS
-from .step import Prefill
+from .step import Prefill, Step
 
 __all__ = ["PrefillAdder", "Verdict"]
 
@@ -25,17 +25,29 @@ class Verdict(Enum):
 
 
 class PrefillAdder:
-    """Collects the requests of one prefill step.
+    """Collects the requests of one prefill ``step``, which then takes ``allocated`` KV tokens.
 
     ``reserved`` is what the running requests may still need, ``mixed_tokens`` the decode rows that share the step.
     """
 
-    __slots__ = ("_chunk_left", "_input_left", "_pool", "_reserved_now", "_reserved_total", "chunked", "prefills")
+    __slots__ = (
+        "_chunk_left",
+        "_input_left",
+        "_pool",
+        "_reserved_now",
+        "_reserved_total",
+        "allocated",
+        "chunked",
+        "prefills",
+        "step",
+    )
 
     def __init__(
         self, pool: KvPool, max_prefill_tokens: int, chunk_tokens: int | None, reserved: float, mixed_tokens: int
     ) -> None:
         self.prefills: list[Prefill] = []
+        self.step = Step(0, 0, self.prefills)
+        self.allocated = 0
         self.chunked: ServerRequest | None = None
         self._pool = pool
         self._input_left = max_prefill_tokens - mixed_tokens
@@ -71,11 +83,11 @@ class PrefillAdder:
 
     def try_add(self, request: ServerRequest) -> Verdict:
         """Admit a waiting request, whole or its first chunk, or say why not."""
-        pool = self._pool
+        pool, generated, reserve = self._pool, request.generated, request.max_new_tokens
         if pool.caches:
             pool.match(request)
-        tokens = request.prompt_tokens + request.generated - request.computed
-        output_tokens = request.max_new_tokens - request.generated
+        tokens = request.prompt_tokens + generated - request.computed
+        output_tokens = reserve - generated
         if output_tokens > CLIP_MAX_NEW_TOKENS:
             output_tokens = CLIP_MAX_NEW_TOKENS
         available = pool.free + pool.cache.evictable_tokens
@@ -87,8 +99,10 @@ class PrefillAdder:
             pool.unmatch(request)
             return Verdict.NO_BUDGET
         if fitting < tokens:
-            self.chunked = request
-        self._commit(request, fitting, 0 if fitting < tokens else min(request.max_new_tokens, CLIP_MAX_NEW_TOKENS))
+            self.chunked, reserve = request, 0
+        elif reserve > CLIP_MAX_NEW_TOKENS:
+            reserve = CLIP_MAX_NEW_TOKENS
+        self._commit(request, fitting, reserve)
         return self.verdict()
 
     def _fitting(self, tokens: int) -> int:
@@ -102,12 +116,19 @@ class PrefillAdder:
         return tokens if paged <= self._chunk_left else self._pool.floor(self._chunk_left)
 
     def _commit(self, request: ServerRequest, tokens: int, reserve: int) -> None:
-        start = request.computed
-        self.prefills.append(Prefill(request, start, start + tokens, request.retractions))
-        paged = tokens if self._pool.page_size == 1 else self._pool.ceil(tokens)
-        now = paged + self._pool.page_size
-        self._reserved_total += now + reserve
-        self._reserved_now += now
+        pool, step, start = self._pool, self.step, request.computed
+        request.computed = stop = start + tokens
+        self.prefills.append(Prefill(request, start, stop, request.retractions))
+        step.new_tokens += tokens
+        step.attended += tokens * (start + tokens / 2)
+        page, paged = pool.page_size, tokens
+        if page > 1:
+            paged = pool.ceil(tokens)
+            self.allocated += pool.ceil(stop) - pool.ceil(start)
+        else:
+            self.allocated += tokens
+        self._reserved_total += paged + page + reserve
+        self._reserved_now += paged + page
         self._input_left -= paged
         if self._chunk_left is not None:
             self._chunk_left -= paged

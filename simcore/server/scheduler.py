@@ -16,15 +16,15 @@ from simcore.launch import SchedulerSettings
 from .kv_pool import KvPool
 from .prefill import PrefillAdder, Verdict
 from .request import ServerRequest
+from .retraction import retract
 from .running_batch import RunningBatch
-from .step import Prefill, Step
+from .step import Step
 from .token_ratio import NewTokenRatio
 from .waiting_order import WaitingOrder
 
 __all__ = ["Scheduler"]
 
-_RETRACT_DECODE_STEPS = 20
-"""Decode steps that a retraction makes room for (SGLANG_RETRACT_DECODE_STEPS)."""
+_NOBODY: Sequence[ServerRequest] = ()
 
 
 class Scheduler:
@@ -85,11 +85,13 @@ class Scheduler:
         if self.chunked is not None:
             self.pool.checkpoint(self.chunked, self.chunked.computed)
             self.batch_is_full = False
-        merged = [request for request in self._prefilled if not request.done]
-        for request in merged:
-            self.running.add(request)
-        self._changed |= bool(merged)
-        self._prefilled = []
+        merged = []
+        for request in self._prefilled:
+            if not request.done:
+                self.running.add(request)
+                self._changed = True
+                merged.append(request)
+        self._prefilled.clear()
         return merged
 
     def _form_prefill(self, in_flight: Step | None, merged: Sequence[ServerRequest]) -> Step | None:
@@ -115,7 +117,7 @@ class Scheduler:
         self.chunked = adder.chunked
         if not adder.prefills:
             return None
-        step = self._launch_prefill(adder.prefills)
+        step = self._launch(adder)
         if mixed_tokens:
             self._mix_decode(step)
         return step
@@ -143,25 +145,18 @@ class Scheduler:
                 request = waiting.popleft()
                 self.running_requests += 1
                 if request.retractions == 0:
-                    request.cached_tokens = request.computed
+                    request.cached_tokens = adder.prefills[before].start
             if verdict is Verdict.NO_KV:
                 self.batch_is_full = bool(adder.prefills) or bool(self.running.requests)
                 return
 
-    def _launch_prefill(self, prefills: list[Prefill]) -> Step:
-        pool = self.pool
-        step = Step(0, 0, prefills)
-        allocated = 0
-        for request, start, stop, _ in prefills:
-            tokens = stop - start
-            allocated += tokens if pool.page_size == 1 else pool.ceil(stop) - pool.ceil(start)
-            request.computed = stop
-            step.new_tokens += tokens
-            step.attended += tokens * (start + tokens / 2)
-            if stop == request.prompt_tokens + request.generated:
+    def _launch(self, adder: PrefillAdder) -> Step:
+        for prefill in adder.prefills:
+            request = prefill.request
+            if prefill.stop == request.prompt_tokens + request.generated:
                 self._prefilled.append(request)
-        pool.allocate(allocated)
-        return step
+        self.pool.allocate(adder.allocated)
+        return adder.step
 
     def _mix_decode(self, step: Step) -> None:
         """Let the running requests decode in a prefill step, if their tokens fit beside it."""
@@ -214,47 +209,16 @@ class Scheduler:
         return dropped
 
     def _retract(self, in_flight: Step | None) -> None:
-        """Take KV back from the requests with the fewest outputs (ties: longest prompt) until a decode step fits.
-
-        They keep their outputs and wait, at the queue's end, for a prefill of prompt and outputs; a token in flight is
-        lost. The cache does not take their KV over, because the room is needed now.
-        """
-        running, pool = self.running, self.pool
-        outputs = self._processed_outputs(in_flight)
-        keep = sorted(running.requests, key=lambda request: (outputs[request], -request.prompt_tokens), reverse=True)
-        while len(keep) > 1:
-            request = keep.pop()
-            self._take_back(request)
-            request.generated = outputs[request]
-            request.retractions += 1
+        retraction = retract(self.running, self.pool, in_flight)
+        self.waiting.extend(retraction.retracted)
+        self.retracted += len(retraction.retracted)
+        self.running_requests -= len(retraction.retracted)
+        if retraction.out_of_memory is not None:
+            self.out_of_memory.append(retraction.out_of_memory)
             self.retracted += 1
-            self.waiting.append(request)
-            pool.reclaim(len(keep) * _RETRACT_DECODE_STEPS)
-            if pool.reclaim(running.tokens_needed(1)):
-                break
-        if not pool.reclaim(running.tokens_needed(1)):
-            last = keep.pop()
-            self._take_back(last)
-            last.done = True
-            self.retracted += 1
-            self.out_of_memory.append(last)
-        total, limits = sum(outputs[request] for request in keep), sum(request.max_new_tokens for request in keep)
-        self._ratio.set_after_retraction(total + _RETRACT_DECODE_STEPS * len(keep), limits)
-
-    def _processed_outputs(self, in_flight: Step | None) -> dict[ServerRequest, int]:
-        """Output tokens of the running requests, without those that the step in flight computes."""
-        prefilling: set[ServerRequest] = set()
-        if in_flight is not None:
-            prefilling.update(prefill.request for prefill in in_flight.prefills)
-        decoding = in_flight is not None and in_flight.decode_batch > 0
-        running = self.running
-        return {request: running.outputs(request) - (decoding or request in prefilling) for request in running.requests}
-
-    def _take_back(self, request: ServerRequest) -> None:
-        self.running_requests -= 1
-        self.running.remove(request)
-        self.pool.release(request, request.computed, keep_tokens=0)
+            self.running_requests -= 1
         self._changed = True
+        self._ratio.set_after_retraction(retraction.outputs_and_room, retraction.limits)
 
     # -- a run of equal steps ------------------------------------------------------------------------------------
 
@@ -291,11 +255,18 @@ class Scheduler:
 
     # -- results -------------------------------------------------------------------------------------------------
 
-    def process(self, step: Step) -> tuple[list[ServerRequest], list[ServerRequest]]:
+    def process(self, step: Step) -> tuple[Sequence[ServerRequest], Sequence[ServerRequest]]:
         """Take in the result of a step or run of steps.
 
         Returns the requests that got their first token, and those that are complete and have left.
         """
+        if step.decode_batch:
+            self._processed += step.steps
+        ends = self.running.ends
+        if ends and ends[0][0] <= self._processed:
+            self._ending += self.running.pop_ended(self._processed)
+        if not step.prefills and not self._ending:
+            return _NOBODY, _NOBODY
         first: list[ServerRequest] = []
         ended: list[ServerRequest] = []
         for request, _, stop, retractions in step.prefills:
@@ -308,11 +279,6 @@ class Scheduler:
                 self._end(request)
             else:
                 self.pool.checkpoint(request, stop)
-        if step.decode_batch:
-            self._processed += step.steps
-        ends = self.running.ends
-        if ends and ends[0][0] <= self._processed:
-            self._ending += self.running.pop_ended(self._processed)
         if self._ending:
             for request in self._ending:
                 if not request.done:

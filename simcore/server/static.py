@@ -7,6 +7,7 @@ is, and all answers are returned then. There is no prefix cache, no chunking and
 """
 
 import heapq
+import math
 from collections import deque
 from itertools import count
 
@@ -112,7 +113,8 @@ class StaticServer:
         step.new_tokens = sum(request.prompt_tokens for request in self._batch)
         step.attended = sum(request.prompt_tokens**2 / 2 for request in self._batch)
         prefill_s = self._times.prefill_s(step.new_tokens, step.attended)
-        self.telemetry.count(step, prefill_s, step.new_tokens)
+        step.started_at, step.first_s = now, prefill_s
+        self.telemetry.steps.add(step, now + prefill_s, step.new_tokens, now, 0)
         self.telemetry.peak_running = max(self.telemetry.peak_running, len(self._batch))
         self._clock.at(now + prefill_s, self._on_prefilled)
 
@@ -140,8 +142,10 @@ class StaticServer:
         assert run is not None
         self._decode = None
         used = run.context_tokens + (run.steps - 1) * run.decode_batch
-        self.telemetry.count(run, now - run.started_at, used)
-        self.telemetry.gaps.add_equal((now - run.started_at) / run.steps, sum(r.output_tokens - 1 for r in self._batch))
+        telemetry = self.telemetry
+        telemetry.generated_tokens += run.steps * run.decode_batch
+        telemetry.steps.add(run, now, used, math.nan, 0)
+        telemetry.steps.add_gaps((now - run.started_at) / run.steps, sum(r.output_tokens - 1 for r in self._batch))
         self._end(now)
 
     def _end(self, now: float) -> None:

@@ -87,7 +87,7 @@ def test_macro_steps_equal_exact_steps(case: Case) -> None:
         assert all(abs(got[key] - wanted[key]) <= 1e-9 for key in wanted)
     assert macro[1].server.telemetry.retractions == exact[1].server.telemetry.retractions
     assert macro[1].server.telemetry.cached_tokens == exact[1].server.telemetry.cached_tokens
-    assert macro[1].server.telemetry.steps == exact[1].server.telemetry.steps
+    assert macro[1].server.telemetry.totals.steps == exact[1].server.telemetry.totals.steps
 
 
 @settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -95,7 +95,7 @@ def test_macro_steps_equal_exact_steps(case: Case) -> None:
 def test_kv_is_never_overdrawn_and_all_comes_back(case: Case) -> None:
     _, bench = play(case, exact=False)
     pool = bench.continuous.scheduler.pool
-    assert bench.server.telemetry.peak_kv_tokens <= pool.capacity
+    assert bench.server.telemetry.totals.peak_kv_tokens <= pool.capacity
     # Whatever ran, in the end no request holds anything: the pool is free or evictable.
     assert pool.used == 0
     assert pool.cache.locked_tokens == 0

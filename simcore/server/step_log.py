@@ -1,0 +1,141 @@
+"""Every step of a server: what it cost, and the gaps between tokens that it made."""
+
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from simcore.profile_parts import ValidRange
+from simcore.records import ITL_DTYPES
+
+from .step import Step
+
+__all__ = ["StepLog", "StepTotals", "itl_frame"]
+
+_Floats = npt.NDArray[np.float64]
+_Counts = npt.NDArray[np.int64]
+
+_PENDING_ROWS = 20_000
+_COLUMNS = 10
+_Row = tuple[float, float, float, float, int, int, int, int, int, int]
+
+
+@dataclass(slots=True)
+class StepTotals:
+    """Since the start. ``steps_out_of_range``: those for which the profile had to be extrapolated."""
+
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    mixed_s: float = 0.0
+    steps: int = 0
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    peak_kv_tokens: int = 0
+    steps_out_of_range: int = 0
+
+    @property
+    def busy_s(self) -> float:
+        """Time in steps."""
+        return self.prefill_s + self.decode_s + self.mixed_s
+
+
+class StepLog:
+    """One row a step or run of steps, summed up whenever many have come: memory is bounded, and a row costs little."""
+
+    def __init__(self, valid_range: ValidRange | None) -> None:
+        self._valid_range = valid_range
+        self._rows: list[_Row] = []
+        self._totals = StepTotals()
+        self._gaps: _Floats = np.empty(0)
+        self._counts: _Counts = np.empty(0, dtype=np.int64)
+
+    def add(self, run: Step, now: float, kv_tokens_used: int, decoded_at: float, fresh: int) -> None:
+        """A run ended now, with so many KV tokens in use.
+
+        Of its decode batch, ``fresh`` requests joined since the decode step that ended at ``decoded_at``: they waited
+        for this run's first step only, the others since then. NaN: its gaps come by ``add_gaps``.
+        """
+        rows = self._rows
+        rows.append(
+            (
+                run.started_at,
+                run.first_s,
+                now,
+                decoded_at,
+                run.steps,
+                run.decode_batch,
+                run.context_tokens,
+                run.new_tokens,
+                kv_tokens_used,
+                fresh,
+            )
+        )
+        if len(rows) >= _PENDING_ROWS:
+            self._sum_up()
+
+    def add_gaps(self, gap_s: float, count: int) -> None:
+        """``count`` gaps of the same length."""
+        self._merge(np.array([gap_s]), np.array([count], dtype=np.int64))
+
+    @property
+    def totals(self) -> StepTotals:
+        """The sums so far."""
+        self._sum_up()
+        return self._totals
+
+    def gaps(self) -> tuple[_Floats, _Counts]:
+        """Distinct gaps between consecutive tokens of a request in seconds, to three significant digits and ascending,
+        and how many requests had them."""
+        self._sum_up()
+        return self._gaps, self._counts
+
+    def _sum_up(self) -> None:
+        if not self._rows:
+            return
+        table = np.fromiter(chain.from_iterable(self._rows), np.float64, _COLUMNS * len(self._rows))
+        self._rows.clear()
+        started_at, first_s, now, decoded_at, steps, batch, context, new_tokens, used, fresh = table.reshape(
+            -1, _COLUMNS
+        ).T
+        first_end, fresh = started_at + first_s, np.minimum(fresh, batch)
+        # Of those that were there before, of the fresh ones, and of all in the steps after the first.
+        gaps = np.concatenate([first_end - decoded_at, first_s, (now - first_end) / np.maximum(steps - 1, 1)])
+        counts = np.concatenate([batch - fresh, fresh, (steps - 1) * batch])
+        counts[np.tile(np.isnan(decoded_at), 3)] = 0
+        self._merge(gaps[counts > 0], counts[counts > 0].astype(np.int64))
+
+        totals, seconds = self._totals, now - started_at
+        prefills, decodes = new_tokens > 0, batch > 0
+        totals.prefill_s += float(seconds[prefills & ~decodes].sum())
+        totals.decode_s += float(seconds[~prefills].sum())
+        totals.mixed_s += float(seconds[prefills & decodes].sum())
+        totals.steps += int(steps.sum())
+        totals.prefill_tokens += int(new_tokens.sum())
+        totals.decode_tokens += int((steps * batch).sum())
+        totals.peak_kv_tokens = max(totals.peak_kv_tokens, int(used.max()))
+        if (valid := self._valid_range) is not None:
+            # The context is judged by its mean over the batch.
+            outside = (batch > valid.max_batch) | (new_tokens > valid.max_prefill_tokens)
+            outside |= context > valid.max_context_tokens * batch
+            totals.steps_out_of_range += int(steps[outside].sum())
+
+    def _merge(self, gaps: _Floats, counts: _Counts) -> None:
+        digits = 10.0 ** (2 - np.floor(np.log10(np.maximum(gaps, 1e-9))))
+        rounded = np.concatenate([self._gaps, np.round(gaps * digits) / digits])
+        self._gaps, self._counts = _merged(rounded, np.concatenate([self._counts, counts]))
+
+
+def itl_frame(logs: list[StepLog]) -> pd.DataFrame:
+    """The gaps of several servers together (``ITL_DTYPES``)."""
+    samples = [log.gaps() for log in logs]
+    values, counts = _merged(np.concatenate([v for v, _ in samples]), np.concatenate([c for _, c in samples]))
+    return pd.DataFrame({"gap_s": values, "count": counts}).astype(ITL_DTYPES)
+
+
+def _merged(values: _Floats, counts: _Counts) -> tuple[_Floats, _Counts]:
+    distinct, inverse = np.unique(values, return_inverse=True)
+    sums = np.zeros(len(distinct), dtype=np.int64)
+    np.add.at(sums, inverse, counts)
+    return distinct, sums
