@@ -263,10 +263,10 @@ class _Requests:
             prompt,
             output_tokens,
             max_new_tokens,
-            answer_segment=answer_segment(request_id),
+            answer_segment(request_id),
+            now + member.ingress_s + member.ingress_per_prompt_token_s * prompt,
             ignore_eos=self._ignore_eos,
             shareable=self._shareable,
-            ready_at=now + member.ingress_s + member.ingress_per_prompt_token_s * prompt,
         )
 
 

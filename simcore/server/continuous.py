@@ -190,15 +190,18 @@ class ContinuousServer:
             else:
                 self._wake_at(now + step.first_s)
             return
-        batch, times = step.decode_batch, self._times
-        context_s = times.decode_context_s[batch] * self._noise
+        batch, times, noise = step.decode_batch, self._times, self._noise
+        context_s = times.decode_context_s[batch] * noise
         step.slope_s = context_s * batch
-        step.first_s = times.decode_base_s[batch] * self._noise + context_s * step.context_tokens
-        if not self._exact_steps:
-            step.steps = self.scheduler.trivial_steps(step)
-            if step.steps > 1 and self._inbox and not self._admission_is_shut():
-                step.steps = self._steps_until(step, self._inbox[0][0])
-        self._wake_at(step.end(step.steps) if step.steps > 1 else now + step.first_s)
+        step.first_s = first_s = times.decode_base_s[batch] * noise + context_s * step.context_tokens
+        steps = 1 if self._exact_steps else self.scheduler.trivial_steps(step)
+        if steps > 1:
+            step.steps = steps
+            if self._inbox and not self._admission_is_shut():
+                step.steps = steps = self._steps_until(step, self._inbox[0][0])
+            self._wake_at(step.end(steps))
+        else:
+            self._wake_at(now + first_s)
 
     def _draw_noise(self) -> float:
         """A lognormal factor of mean 1, for all steps until the batch changes."""

@@ -63,10 +63,10 @@ class ServerRequest:
         prompt_tokens: int,
         output_tokens: int,
         max_new_tokens: int,
-        *,
         answer_segment: int,
-        ignore_eos: bool,
         ready_at: float,
+        *,
+        ignore_eos: bool,
         shareable: bool = True,
     ) -> None:
         self.request_id = request_id

@@ -68,14 +68,13 @@ class Step:
 
     def steps_begun(self, at: float) -> int:
         """The first step that ends at ``at`` or later, counted from 1 and at most ``steps``."""
-        elapsed = at - self.started_at
-        if elapsed <= self.first_s:
+        first_s, slope_s, elapsed = self.first_s, self.slope_s, at - self.started_at
+        if elapsed <= first_s:
             return 1
         # Solve slope/2 n^2 + (first - slope/2) n = elapsed, in the form that is stable for a small slope.
-        linear = self.first_s - self.slope_s / 2
-        guess = 2 * elapsed / (linear + math.sqrt(linear * linear + 2 * self.slope_s * elapsed))
-        steps = math.ceil(guess)
-        if steps >= self.steps:
+        linear = first_s - slope_s / 2
+        steps = math.ceil(2 * elapsed / (linear + math.sqrt(linear * linear + 2 * slope_s * elapsed)))
+        if steps > self.steps:
             steps = self.steps
         # The root is rounded; the boundaries themselves decide.
         while steps > 1 and self.end(steps - 1) >= at:
