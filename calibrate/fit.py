@@ -4,6 +4,7 @@ Least squares on relative errors (a step of 5 ms matters as much as one of 500 m
 Huber weights, so that a few odd samples do not bend the rest. No randomness: equal samples give equal coefficients.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,10 +77,10 @@ def fit_decode(samples: DecodeSamples) -> DecodeSteps:
     )
 
 
-def fit_prefill(samples: PrefillSamples) -> PrefillSteps:
-    """The knee is the one of those tried that leaves the smallest mean relative error."""
+def fit_prefill(samples: PrefillSamples, knees: Sequence[int] | None = None) -> PrefillSteps:
+    """The knee is the one of those tried that leaves the smallest mean relative error; ``knees`` are tried if given."""
     upper = min(_LARGEST_KNEE, int(samples.new_tokens.max()))
-    candidates = range(_KNEE_STEP, upper + 1, _KNEE_STEP)
+    candidates = knees or range(_KNEE_STEP, upper + 1, _KNEE_STEP)
     fits = [_fit_prefill_at(samples, knee) for knee in candidates]
     return min(fits, key=lambda fit: residual(prefill_step_s(fit, samples), samples.step_s).mape)
 

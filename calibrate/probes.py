@@ -1,0 +1,233 @@
+"""The measurements: what is sent to the server for each point of the plan, and what its answers say of a step's time."""
+
+import asyncio
+import random
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .client import Answer, SglangClient
+from .errors import ForeignTraffic, ServerMisbehaved
+from .plan import DECODE_TOKENS, DecodePoint, Point, PrefillPoint, ReportPoint, RidePoint
+from .samples import DecodeSample, PrefillSample, ReportSample, RideSample, Sample
+
+__all__ = ["Prober"]
+
+Floats = npt.NDArray[np.float64]
+
+_TOKEN_IDS = (10, 30_000)  # of nearly every vocabulary, without its special tokens
+_SETTLE_S = 0.02
+_DISTURBED = 1.25  # a step so far above the median is not the server's own doing
+_DISTURBED_SHARE = 0.1
+_FEWEST_STEPS = 16
+_RIDE_WINDOW = 3
+
+
+class Prober:
+    """Takes the samples of one point at a time. ``allow_busy``: other requests on the server are tolerated."""
+
+    def __init__(self, client: SglangClient, rng: random.Random, *, radix_cache: bool, allow_busy: bool = False) -> None:
+        self._client = client
+        self._rng = rng
+        self._radix_cache = radix_cache
+        self._allow_busy = allow_busy
+
+    async def take(self, point: Point) -> list[Sample]:
+        """Measure ``point`` once. Raises UserError where the server fails or is not ours alone."""
+        match point:
+            case PrefillPoint():
+                return [await self._prefill(point)]
+            case DecodePoint():
+                return [await self._decode(point)]
+            case RidePoint():
+                return [await self._ride(point)]
+            case ReportPoint():
+                return list(await self._report(point))
+
+    async def warm_up(self) -> None:
+        """First requests are slow: allocators and caches. Theirs is not measured."""
+        for tokens in (16, 256):
+            await asyncio.gather(*(self._client.generate(self._prompt(tokens), 8) for _ in range(2)))
+
+    async def idle_load(self) -> dict[str, Any]:
+        """The load report of the server without our requests. Raises ForeignTraffic if others' are there."""
+        for attempt in range(25):
+            load = await self._client.load()
+            running, waiting = int(load["num_running_reqs"]), int(load["num_waiting_reqs"])
+            if self._allow_busy or running + waiting == 0:
+                return load
+            # Ours of a moment ago may not have left the report yet.
+            await asyncio.sleep(_SETTLE_S * (1 + attempt / 2))
+        raise ForeignTraffic(
+            f"{self._client.url}: {running} requests run and {waiting} wait that are not ours, so step times would be "
+            "wrong; take the traffic off, or use --allow-busy to measure all the same"
+        )
+
+    def _prompt(self, tokens: int) -> list[int]:
+        """Fresh random tokens: nothing of it is in any cache."""
+        return [self._rng.randrange(*_TOKEN_IDS) for _ in range(tokens)]
+
+    async def _empty_cache(self) -> None:
+        if self._radix_cache and not self._allow_busy:
+            await self._client.flush_cache()
+
+    async def _prefill(self, point: PrefillPoint) -> PrefillSample:
+        prefix = self._prompt(point.cached_tokens)
+        if prefix:
+            await self._empty_cache()
+            await self._client.generate([*prefix, *self._prompt(1)], 1)
+        await asyncio.sleep(_SETTLE_S)
+        before = await self.idle_load()
+        answer = await self._client.generate([*prefix, *self._prompt(point.new_tokens)], 1)
+        await asyncio.sleep(_SETTLE_S)
+        after = await self.idle_load()
+        cached = int(answer.meta.get("cached_tokens", 0))
+        if abs(cached - point.cached_tokens) > max(32, point.cached_tokens // 10):
+            raise ServerMisbehaved(
+                f"{self._client.url}: a prompt with {point.cached_tokens} cached tokens had {cached}: something else "
+                "uses the prefix cache, or prompts repeat"
+            )
+        return _prefill_sample(point, answer, cached, _busy_s(before, after, point.new_tokens))
+
+    async def _decode(self, point: DecodePoint) -> DecodeSample:
+        await self._empty_cache()
+        before = await self.idle_load()
+        answers = await self._together(point.batch, point.prompt_tokens)
+        await asyncio.sleep(_SETTLE_S)
+        after = await self.idle_load()
+        arrivals = _full_batch_arrivals(answers)
+        gaps = np.diff(arrivals)
+        if len(gaps) < _FEWEST_STEPS:
+            raise ServerMisbehaved(
+                f"{self._client.url}: {point.batch} requests of {point.prompt_tokens} tokens did not run together, "
+                f"though its limits allow it ({len(gaps)} steps with all of them)"
+            )
+        client_s = float(gaps.mean())
+        server = _moments(before, after, point.batch)
+        return DecodeSample(
+            batch=point.batch,
+            context_tokens=point.prompt_tokens + DECODE_TOKENS / 2 + 1,
+            steps=len(gaps),
+            step_s=client_s if server is None else server,
+            client_step_s=client_s,
+            disturbed=float((gaps > _DISTURBED * np.median(gaps)).mean()) > _DISTURBED_SHARE,
+            point=point.name,
+        )
+
+    async def _together(self, batch: int, prompt_tokens: int) -> list[Answer]:
+        prompts = [self._prompt(prompt_tokens) for _ in range(batch)]
+        return await _all(self._client.generate(prompt, DECODE_TOKENS) for prompt in prompts)
+
+    async def _ride(self, point: RidePoint) -> RideSample:
+        await self._empty_cache()
+        await self.idle_load()
+        decoding = asyncio.ensure_future(self._together(point.batch, point.prompt_tokens))
+        try:
+            await self._until_decoding(point.batch, decoding)
+            rider = await self._client.generate(self._prompt(point.new_tokens), 1)
+            answers = await decoding
+        finally:
+            decoding.cancel()
+        arrivals = _full_batch_arrivals(answers)
+        gaps = np.diff(arrivals)
+        hit = int(np.searchsorted(arrivals, rider.token_at[0])) - 1
+        window = slice(max(hit - _RIDE_WINDOW, 0), hit + _RIDE_WINDOW)
+        if len(gaps) < _FEWEST_STEPS or len(gaps[window]) < 2 * _RIDE_WINDOW:
+            raise ServerMisbehaved(f"{self._client.url}: a prompt did not come while {point.batch} requests decoded")
+        step_s = float(np.median(gaps))
+        return RideSample(
+            batch=point.batch,
+            context_tokens=point.prompt_tokens + DECODE_TOKENS / 2 + 1,
+            new_tokens=point.new_tokens,
+            extra_s=float(gaps[window].sum() - len(gaps[window]) * step_s),
+            decode_step_s=step_s,
+            point=point.name,
+        )
+
+    async def _until_decoding(self, batch: int, decoding: "asyncio.Future[list[Answer]]") -> None:
+        """Return some steps after all of the batch run."""
+        while not decoding.done():
+            await asyncio.sleep(_SETTLE_S)
+            load = await self._client.load()
+            if int(load["num_running_reqs"]) >= batch and int(load["num_waiting_reqs"]) == 0:
+                break
+        await asyncio.sleep(3 * _SETTLE_S)
+
+    async def _report(self, point: ReportPoint) -> list[ReportSample]:
+        decoding = asyncio.ensure_future(self._client.generate(self._prompt(point.work_tokens), point.steps))
+        await asyncio.sleep(_SETTLE_S)
+        samples: list[ReportSample] = []
+        changed_at, stamp = 0.0, None
+        while not decoding.done():
+            began = time.perf_counter()
+            load = await self._client.load()
+            now = time.perf_counter()
+            refresh_s = None
+            if load["timestamp"] != stamp:
+                refresh_s = float(load["timestamp"]) - changed_at if stamp is not None else None
+                stamp, changed_at = load["timestamp"], float(load["timestamp"])
+            samples.append(ReportSample(now - began, refresh_s, point.name))
+        await decoding
+        return samples
+
+
+async def _all(requests: Any) -> list[Answer]:
+    """All answers; the first failure ends the others."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(request) for request in requests]
+    return [task.result() for task in tasks]
+
+
+def _full_batch_arrivals(answers: list[Answer]) -> Floats:
+    """When the tokens came of the request that began last, while all were running."""
+    last = max(answers, key=lambda answer: answer.token_at[0])
+    end = min(answer.token_at[-1] for answer in answers)
+    arrivals = np.array(last.token_at)
+    # Parts that hold two tokens would look like one long step.
+    single = np.diff(np.array(last.tokens), prepend=0) == 1
+    if not single[1:].all():
+        return np.empty(0)
+    return arrivals[arrivals <= end + 1e-4]
+
+
+def _moments(before: dict[str, Any], after: dict[str, Any], batch: int) -> float | None:
+    """The server's own mean decode step, seconds, if it counted ``batch`` in all of them."""
+    new, old = after.get("decode_moments"), before.get("decode_moments") or [0.0] * 6
+    if new is None:
+        return None
+    steps, rows, micros = (new[index] - old[index] for index in range(3))
+    if steps < _FEWEST_STEPS or abs(rows / steps - batch) > 0.02 * batch:
+        return None
+    return float(micros / steps * 1e-6)
+
+
+def _busy_s(before: dict[str, Any], after: dict[str, Any], new_tokens: int) -> float | None:
+    """The server's own time of the prefill, seconds, if it computed these tokens alone."""
+    tokens = after.get("total_prefill_uncached_tokens", 0) - before.get("total_prefill_uncached_tokens", 0)
+    micros = after.get("total_prefill_busy_us", 0) - before.get("total_prefill_busy_us", 0)
+    return micros * 1e-6 if tokens == new_tokens and micros > 0 else None
+
+
+def _prefill_sample(point: PrefillPoint, answer: Answer, cached: int, busy_s: float | None) -> PrefillSample:
+    """Ingress and egress by the server's timestamps where it gives them (``--enable-metrics``) and its clock is ours;
+    else all that is not the step counts as ingress."""
+    meta = answer.meta
+    entry, finished = meta.get("forward_entry_time"), meta.get("prefill_finished_time")
+    step_s = busy_s
+    if step_s is None:
+        step_s = finished - entry if entry and finished else answer.ttft_s
+    rest_s = max(answer.ttft_s - step_s, 0.0)
+    egress_s = 0.0
+    if entry and finished and answer.sent_wall < entry < finished < answer.first_wall:
+        egress_s = min(answer.first_wall - finished, rest_s)
+    return PrefillSample(
+        new_tokens=point.new_tokens + point.cached_tokens - cached,
+        cached_tokens=cached,
+        step_s=step_s,
+        ttft_s=answer.ttft_s,
+        ingress_s=rest_s - egress_s,
+        egress_s=egress_s,
+        point=point.name,
+    )
