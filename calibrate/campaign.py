@@ -20,6 +20,7 @@ __all__ = ["Campaign", "Progress"]
 _ENOUGH = 0.02  # half width of a point's 95% interval, relative to its mean
 _FEWEST = 3
 _MOST = 12
+_MAD_TO_SIGMA = 1.4826
 _FIRST_GUESS_TOKENS_PER_S = 20_000.0
 _FIRST_GUESS_STEP_S = 0.02
 _TOLERATED_MISSES = 3
@@ -37,12 +38,15 @@ class _Record:
     misses: int = 0
 
     def half_width(self) -> float:
-        """Of the 95% interval of the mean, relative to it; infinite below two values."""
+        """Of the 95% interval of the centre, relative to it; infinite below two values. The spread is robust, so that
+        one bad visit does not take all the time."""
         if len(self.values) < 2:
             return math.inf
         values = np.array(self.values)
-        error = values.std(ddof=1) / math.sqrt(len(values))
-        return float(student.ppf(0.975, len(values) - 1) * error / values.mean())
+        centre = float(np.median(values))
+        sigma = _MAD_TO_SIGMA * float(np.median(np.abs(values - centre)))
+        error = sigma / math.sqrt(len(values))
+        return float(student.ppf(0.975, len(values) - 1) * error / abs(centre))
 
 
 class Campaign:

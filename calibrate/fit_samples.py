@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import theilslopes
 
 from simcore.errors import UserError
 from simcore.profile_measurement import Confidence
@@ -233,8 +234,10 @@ def _choose(samples: Sequence[_S], rng: np.random.Generator) -> tuple[list[_S], 
 def _requests(samples: Sequence[PrefillSample], scheduling_s: float) -> RequestOverheads:
     """Ingress as a line over the prompt's length; scheduling is part of the step and not counted twice."""
     tokens = np.array([float(s.new_tokens + s.cached_tokens) for s in samples])
-    ingress = np.maximum(np.array([s.ingress_s for s in samples]), 1e-6)
-    base_s, per_token_s = fit_non_negative(np.column_stack([np.ones_like(tokens), tokens]), ingress)
+    ingress = np.array([s.ingress_s for s in samples])
+    # Medians of slopes: milliseconds drown in whatever else the machine does, now and then.
+    per_token_s = max(float(theilslopes(ingress, tokens).slope), 0.0)
+    base_s = float(np.median(ingress - per_token_s * tokens))
     egress_s = float(np.median([s.egress_s for s in samples]))
     return RequestOverheads(
         ingress_s=float(f"{max(base_s - scheduling_s, 0.0):.4g}"),

@@ -39,11 +39,11 @@ from .fit import DecodeSamples, PrefillSamples, decode_step_s, fit_decode, fit_p
 from .mixed import MIXED_FILES, MixedFit, fit_mixed
 from .tables import read_table, sha256
 
-__all__ = ["GRIDS", "build_profile", "main"]
+__all__ = ["GRIDS", "REQUESTS", "build_profile", "launch_defaults", "main"]
 
 _RUNTIME_MIB = 1024
 _OVERHEAD_S = 0.0007
-_REQUESTS = RequestOverheads(ingress_s=0.005, ingress_per_prompt_token_s=2e-6, egress_s=0.001)
+REQUESTS = RequestOverheads(ingress_s=0.005, ingress_per_prompt_token_s=2e-6, egress_s=0.001)
 _MIXED_FOLDER = "rtx4090-llama31-8b"
 
 
@@ -78,13 +78,13 @@ def build_profile(grid: Grid, folder: Path, mixed: MixedFit) -> ServiceProfile:
     decode, prefill = _decode_samples(table), _prefill_samples(table)
     gpu, model = GPUS[grid.gpu], MODELS[grid.model]
     steps, residuals = _fit(decode, prefill, mixed, model.weight_bytes / gpu.bandwidth_bytes_per_s)
-    memory, settings = _launch_defaults(gpu, model)
+    memory, settings = launch_defaults(gpu, model)
     return ServiceProfile(
         schema_version=SCHEMA_VERSION,
         name=grid.name,
         provenance=_provenance(grid, folder, " ".join(sorted(set(table["version"]))), mixed),
         steps=steps,
-        requests=_REQUESTS,
+        requests=REQUESTS,
         memory=memory,
         kv_tokens_capacity=memory_kv_tokens(memory, settings),
         context_length=model.context_length,
@@ -136,7 +136,7 @@ def _fit(
     return steps, residuals
 
 
-def _launch_defaults(gpu: Gpu, model: ModelShape) -> tuple[GpuMemory, SchedulerSettings]:
+def launch_defaults(gpu: Gpu, model: ModelShape) -> tuple[GpuMemory, SchedulerSettings]:
     """What SGLang resolves to on this GPU when the user sets nothing."""
     memory = GpuMemory(
         gpu_memory_mib=gpu.memory_mib,

@@ -19,7 +19,8 @@ SAMPLES_SCHEMA_VERSION: Final = 1
 class DecodeSample:
     """A run of decode steps of ``batch`` requests, each with ``context_tokens`` on average (the current one included).
 
-    ``step_s`` by the server's own count (by the client where it keeps none), ``client_step_s`` by the tokens' arrivals.
+    ``step_s`` by the server's own count (by the client where it keeps none), ``client_step_s`` by the tokens' arrivals;
+    both are means without the steps that something else on the machine drew out.
     """
 
     batch: int
@@ -28,14 +29,15 @@ class DecodeSample:
     step_s: float
     client_step_s: float
     disturbed: bool
-    """Steps far above the run's median: something else had the machine."""
+    """More than a tenth of the steps were drawn out."""
     point: str
     kind: Literal["decode"] = "decode"
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillSample:
-    """One prompt on an idle server, prefilled in one step of ``step_s``; ``ttft_s`` as the client saw it.
+    """One prompt on an idle server, prefilled in one step of ``step_s`` (the median shot of a few); ``ttft_s`` as the
+    client saw it.
 
     ``ingress_s`` from sending to the start of the step, ``egress_s`` from its end to the first token at the client.
     """
