@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from .errors import ForeignTraffic, ServerMisbehaved
-from .plan import Plan, Point
+from .plan import Plan, Point, ReportPoint
 from .probes import Prober
 from .samples import DecodeSample, PrefillSample, ReportSample, RideSample, Sample
 
@@ -34,6 +34,8 @@ class _Record:
     """What is known of one point."""
 
     values: list[float]
+    """Of the visits that were not disturbed."""
+    visits: int = 0
     cost_s: float | None = None
     misses: int = 0
 
@@ -94,8 +96,11 @@ class Campaign:
 
     def _keep(self, samples: list[Sample]) -> None:
         self.samples += samples
-        for point, value in _point_values(samples):
-            self._records[point].values.append(value)
+        for point, value, disturbed in _point_values(samples):
+            record = self._records[point]
+            record.visits += 1
+            if not disturbed:
+                record.values.append(value)
 
     def _miss(self, point: Point, error: ServerMisbehaved | ForeignTraffic) -> None:
         record = self._records[point.name]
@@ -104,19 +109,22 @@ class Campaign:
             self.missed[point.name] = str(error)
 
     def _next(self, left_s: float) -> Point | None:
-        """Every point once, in order; then again up to three times; then those whose interval is widest."""
+        """Every point once, in order; then until each was left alone three times; then those whose interval is widest."""
         fitting = [
             point for point in self._plan.points if point.name not in self.missed and self._cost_s(point) < left_s
         ]
         if not fitting:
             return None
-        counts = {point.name: len(self._records[point.name].values) for point in fitting}
-        fewest = min(fitting, key=lambda point: counts[point.name])
-        if counts[fewest.name] < _FEWEST:
+        records = self._records
+        untouched = [point for point in fitting if records[point.name].visits == 0]
+        if untouched:
+            return untouched[0]
+        wide = [point for point in fitting if records[point.name].visits < _MOST]
+        fewest = min(wide, key=lambda point: len(records[point.name].values), default=None)
+        if fewest is not None and len(records[fewest.name].values) < _FEWEST:
             return fewest
-        wide = [point for point in fitting if counts[point.name] < _MOST]
-        widest = max(wide, key=lambda point: self._records[point.name].half_width(), default=None)
-        if widest is None or self._records[widest.name].half_width() < _ENOUGH:
+        widest = max(wide, key=lambda point: records[point.name].half_width(), default=None)
+        if widest is None or records[widest.name].half_width() < _ENOUGH:
             return None
         return widest
 
@@ -137,19 +145,19 @@ class Campaign:
         return max((s.step_s for s in self.samples if isinstance(s, DecodeSample)), default=_FIRST_GUESS_STEP_S)
 
 
-def _point_values(samples: list[Sample]) -> list[tuple[str, float]]:
-    """Of each visit the one value by which its point's interval is judged."""
+def _point_values(samples: list[Sample]) -> list[tuple[str, float, bool]]:
+    """Of each visit the one value by which its point's interval is judged, and whether it was disturbed."""
     values = []
     for sample in samples:
         match sample:
             case DecodeSample() | PrefillSample():
-                values.append((sample.point, sample.step_s))
+                values.append((sample.point, sample.step_s, sample.disturbed))
             case RideSample():
                 # Judged beside the decode steps around it, as the difference of the two is small.
-                values.append((sample.point, sample.extra_s + 6 * sample.decode_step_s))
+                values.append((sample.point, sample.extra_s + 6 * sample.decode_step_s, sample.disturbed))
             case ReportSample():
                 pass
     reports = [sample.round_trip_s for sample in samples if isinstance(sample, ReportSample)]
     if reports:
-        values.append((samples[0].point, float(np.median(reports))))
+        values.append((ReportPoint().name, float(np.median(reports)), False))
     return values

@@ -121,7 +121,7 @@ def _launch_all(options: Mapping[str, Any], argv: Sequence[str], source: str) ->
         done.append(asyncio.run(_launch(options, argv, name, preset, several=len(presets) > 1)))
         _show(done[-1], options)
     if len(done) > 1:
-        from .profile_diff import print_diff
+        from simcore.cli.profile import print_diff
 
         for other in done[1:]:
             print_diff(done[0].built.profile, other.built.profile)
@@ -194,5 +194,7 @@ def _write_import(options: Mapping[str, Any], profile: ServiceProfile) -> None:
     for term in ("decode", "prefill", "mixed"):
         found = getattr(profile.residuals, term)
         if found is not None:
-            click.echo(f"{term} steps: mean error {found.mape:.1%}, largest {found.max_abs:.1%}, {found.samples} samples")
+            click.echo(
+                f"{term} steps: mean error {found.mape:.1%}, largest {found.max_abs:.1%}, {found.samples} samples"
+            )
     click.echo(f"profile {shlex.quote(str(file))}")

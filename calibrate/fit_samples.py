@@ -51,7 +51,7 @@ _S = TypeVar("_S", DecodeSample, PrefillSample, RideSample)
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Samples by kind, without those that were disturbed where enough others of their point are left."""
+    """Samples by kind, without those that were disturbed where their point has others."""
 
     decode: tuple[DecodeSample, ...]
     prefill: tuple[PrefillSample, ...]
@@ -77,15 +77,17 @@ class Fitted:
 
 def split_samples(samples: Sequence[Sample]) -> Split:
     """By kind."""
-    decode = [sample for sample in samples if isinstance(sample, DecodeSample)]
-    calm = Counter(sample.point for sample in decode if not sample.disturbed)
-    kept = [sample for sample in decode if not sample.disturbed or calm[sample.point] < 2]
-    return Split(
-        tuple(kept),
-        tuple(sample for sample in samples if isinstance(sample, PrefillSample)),
-        tuple(sample for sample in samples if isinstance(sample, RideSample)),
-        len(decode) - len(kept),
-    )
+    decode, decode_out = _calm([sample for sample in samples if isinstance(sample, DecodeSample)])
+    prefill, prefill_out = _calm([sample for sample in samples if isinstance(sample, PrefillSample)])
+    ride, ride_out = _calm([sample for sample in samples if isinstance(sample, RideSample)])
+    return Split(tuple(decode), tuple(prefill), tuple(ride), decode_out + prefill_out + ride_out)
+
+
+def _calm(samples: list[_S]) -> tuple[list[_S], int]:
+    """Without the disturbed samples of points that have others, and how many were left out."""
+    calm = Counter(sample.point for sample in samples if not sample.disturbed)
+    kept = [sample for sample in samples if not sample.disturbed or not calm[sample.point]]
+    return kept, len(samples) - len(kept)
 
 
 def fit_all(split: Split, *, mixed_chunk: bool) -> Fitted:
@@ -95,9 +97,7 @@ def fit_all(split: Split, *, mixed_chunk: bool) -> Fitted:
     decode, prefill, mixed, scheduling_s = _fit_steps(split, mixed_chunk)
     training, rest = _hold_back(split, rng)
     blind = _fit_steps(training, mixed_chunk)
-    steps = StepCoefficients(
-        decode=decode, prefill=prefill, mixed=mixed, floor_s=0.0, overhead_s=0.0, noise_cv=0.0
-    )
+    steps = StepCoefficients(decode=decode, prefill=prefill, mixed=mixed, floor_s=0.0, overhead_s=0.0, noise_cv=0.0)
     return Fitted(
         steps=steps,
         requests=_requests(split.prefill, scheduling_s),
@@ -194,9 +194,7 @@ def _score(
         prefills = _prefill_arrays(split.prefill)
         found["prefill"] = residual(prefill_step_s(alone, prefills), prefills.step_s)
     if split.ride:
-        steps = StepCoefficients(
-            decode=decode, prefill=prefill, mixed=mixed, floor_s=0.0, overhead_s=0.0, noise_cv=0.0
-        )
+        steps = StepCoefficients(decode=decode, prefill=prefill, mixed=mixed, floor_s=0.0, overhead_s=0.0, noise_cv=0.0)
         model = np.array([ride_extra_s(sample, steps, mixed_chunk=mixed_chunk) for sample in split.ride])
         gaps = np.array([sample.decode_step_s for sample in split.ride])
         extra = np.array([sample.extra_s for sample in split.ride])
@@ -264,7 +262,9 @@ def _resample(split: Split, rng: np.random.Generator) -> Split:
         groups: dict[str, list[_S]] = {}
         for sample in samples:
             groups.setdefault(sample.point, []).append(sample)
-        return tuple(group[int(index)] for group in groups.values() for index in rng.integers(0, len(group), len(group)))
+        return tuple(
+            group[int(index)] for group in groups.values() for index in rng.integers(0, len(group), len(group))
+        )
 
     return replace(split, decode=drawn(split.decode), prefill=drawn(split.prefill))
 

@@ -39,7 +39,7 @@ from .fit import DecodeSamples, PrefillSamples, decode_step_s, fit_decode, fit_p
 from .mixed import MIXED_FILES, MixedFit, fit_mixed
 from .tables import read_table, sha256
 
-__all__ = ["GRIDS", "REQUESTS", "build_profile", "launch_defaults", "main"]
+__all__ = ["GRIDS", "REQUESTS", "build_profile", "import_grid", "launch_defaults", "main"]
 
 _RUNTIME_MIB = 1024
 _OVERHEAD_S = 0.0007
@@ -56,6 +56,7 @@ class Grid:
     gpu: str
     file: str
     system: str
+    backend: str = "sglang"
 
 
 def _grids(model: str, file: str, systems: dict[str, str]) -> list[Grid]:
@@ -72,9 +73,9 @@ GRIDS: Final = [
 def build_profile(grid: Grid, folder: Path, mixed: MixedFit) -> ServiceProfile:
     """Fit the grid's rows in ``folder``; settings and KV pool are SGLang's defaults. Raises UserError."""
     table = read_table(folder / grid.file, ["system", "backend", "version", "phase"], ["batch", "isl", "ms"])
-    table = table[(table["system"] == grid.system) & (table["backend"] == "sglang")]
+    table = table[(table["system"] == grid.system) & (table["backend"] == grid.backend)]
     if not {"decode", "prefill"} <= set(table["phase"]):
-        raise UserError(f"{folder / grid.file}: no decode and prefill rows of sglang on {grid.system}")
+        raise UserError(f"{folder / grid.file}: no decode and prefill rows of {grid.backend} on {grid.system}")
     decode, prefill = _decode_samples(table), _prefill_samples(table)
     gpu, model = GPUS[grid.gpu], MODELS[grid.model]
     steps, residuals = _fit(decode, prefill, mixed, model.weight_bytes / gpu.bandwidth_bytes_per_s)
@@ -95,6 +96,24 @@ def build_profile(grid: Grid, folder: Path, mixed: MixedFit) -> ServiceProfile:
             max_prefill_tokens=int(prefill.new_tokens.max()),
         ),
         residuals=residuals,
+    )
+
+
+def import_grid(file: Path, model: str, system: str, backend: str, name: str | None) -> ServiceProfile:
+    """A profile from one system's rows of a grid (columns system, backend, version, phase, batch, isl, ms).
+
+    The cost of mixed steps, which no grid has, comes from the layer tables in ``rtx4090-llama31-8b`` beside the file.
+    Raises UserError.
+    """
+    for what, value, known in (("model", model, MODELS), ("system", system, _SYSTEMS)):
+        if value not in known:
+            raise UserError(f"--{what} {value}: not one of {', '.join(known)}")
+    layers = file.parent / _MIXED_FOLDER
+    if not layers.is_dir():
+        raise UserError(f"{layers}: no such folder; layer times of mixed batches are needed beside the grid")
+    wanted = name or f"{model}-{system.removesuffix('_sxm')}{'' if backend == 'sglang' else f'-{backend}'}"
+    return build_profile(
+        Grid(wanted, model, _SYSTEMS[system], file.name, system, backend), file.parent, fit_mixed(layers)
     )
 
 
@@ -159,7 +178,7 @@ def _provenance(grid: Grid, folder: Path, version: str, mixed: MixedFit) -> Prov
     return Provenance(
         model=MODELS[grid.model].name,
         gpu=GPUS[grid.gpu].name,
-        engine="sglang",
+        engine=grid.backend,
         engine_version=version,
         measured_by="aiconfigurator's kernel tables (ai-dynamo), composed into steps; nothing measured end to end",
         source="https://github.com/ai-dynamo/aiconfigurator; mixed steps: https://github.com/casys-kaist/LLMServingSim",

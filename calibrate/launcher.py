@@ -97,7 +97,9 @@ async def _until_ready(
     async with SglangClient(url, api_key) as client:
         while not await client.is_ready():
             if process.returncode is not None:
-                raise UserError(f"the server ended with status {process.returncode} before it was ready; {_reading(log)}")
+                raise UserError(
+                    f"the server ended with status {process.returncode} before it was ready; {_reading(log)}"
+                )
             if time.monotonic() > deadline:
                 raise UserError(f"the server was not ready within {timeout_s:.0f} s; {_reading(log)}")
             await asyncio.sleep(_READY_POLL_S)

@@ -110,7 +110,9 @@ def make_plan(facts: ServerFacts) -> Plan:
     """Prefill lengths up to a step's limit, batches up to the running limit, contexts up to a share of the pool."""
     settings = facts.settings
     longest_step = min(
-        settings.chunked_prefill_size or settings.max_prefill_tokens, settings.max_prefill_tokens, facts.max_prompt_tokens
+        settings.chunked_prefill_size or settings.max_prefill_tokens,
+        settings.max_prefill_tokens,
+        facts.max_prompt_tokens,
     )
     plain = [PrefillPoint(tokens, 0) for tokens in _up_to(_PREFILLS, longest_step - 1)]
     cached = _cached_prefills(facts, longest_step) if settings.radix_cache else []
@@ -141,7 +143,9 @@ def _cached_prefills(facts: ServerFacts, longest_step: int) -> list[PrefillPoint
 
 def _batches(facts: ServerFacts) -> list[int]:
     """Powers of two up to the running limit, and the limit, as far as the pool holds them with short prompts."""
-    limit = min(facts.settings.max_running_requests, int(0.8 * facts.kv_tokens_capacity / (_SHORT_PROMPT + DECODE_TOKENS)))
+    limit = min(
+        facts.settings.max_running_requests, int(0.8 * facts.kv_tokens_capacity / (_SHORT_PROMPT + DECODE_TOKENS))
+    )
     batches = [2**power for power in range(limit.bit_length()) if 2**power < 0.8 * limit]
     return [*batches, max(limit, 1)]
 
@@ -150,7 +154,9 @@ def _decodes(facts: ServerFacts) -> list[DecodePoint]:
     points = []
     for batch in _batches(facts):
         longest = min(
-            facts.context_length // 2, _LONGEST_CONTEXT, int(_POOL_SHARE * facts.kv_tokens_capacity / batch) - DECODE_TOKENS
+            facts.context_length // 2,
+            _LONGEST_CONTEXT,
+            int(_POOL_SHARE * facts.kv_tokens_capacity / batch) - DECODE_TOKENS,
         )
         contexts = {_SHORT_PROMPT}
         if longest >= 4 * _SHORT_PROMPT:
@@ -170,5 +176,7 @@ def _rides(facts: ServerFacts, longest_step: int) -> list[RidePoint]:
     points = [RidePoint(batch, _SHORT_PROMPT, new) for batch in batches for new in _RIDES if new + batch < longest_step]
     if facts.settings.mixed_chunk:
         context = min(facts.context_length // 4, 2048)
-        points += [RidePoint(batch, context, new) for batch in batches[1:] for new in _RIDES if new + batch < longest_step]
+        points += [
+            RidePoint(batch, context, new) for batch in batches[1:] for new in _RIDES if new + batch < longest_step
+        ]
     return points

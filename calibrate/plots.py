@@ -25,7 +25,10 @@ def calibration_plots(built: Built) -> dict[str, str]:
 
 def _decode(built: Built) -> str:
     samples, steps = built.split.decode, built.fitted.steps.decode
-    batch, context, step_s = (np.array(column, float) for column in zip(*((s.batch, s.context_tokens, s.step_s) for s in samples), strict=True))
+    batch, context, step_s = (
+        np.array(column, float)
+        for column in zip(*((s.batch, s.context_tokens, s.step_s) for s in samples), strict=True)
+    )
     model = decode_step_s(steps, DecodeSamples(batch, context, step_s))
     with style():
         figure = new_figure(9, 3.6)
@@ -45,7 +48,10 @@ def _decode(built: Built) -> str:
 def _prefill(built: Built) -> str:
     samples, steps = built.split.prefill, built.fitted.steps.prefill
     alone = steps.model_copy(update={"base_s": steps.base_s - built.fitted.prefill_scheduling_s})
-    new, cached, step_s = (np.array(column, float) for column in zip(*((s.new_tokens, s.cached_tokens, s.step_s) for s in samples), strict=True))
+    new, cached, step_s = (
+        np.array(column, float)
+        for column in zip(*((s.new_tokens, s.cached_tokens, s.step_s) for s in samples), strict=True)
+    )
     model = prefill_step_s(alone, PrefillSamples(new, new * (cached + new / 2), step_s, cached))
     with style():
         figure = new_figure(9, 3.6)

@@ -1,9 +1,9 @@
 """Launch presets: a YAML file of named sets of SGLang flags, so that settings can be calibrated one after the other.
 
-    fp8:
-      model: meta-llama/Llama-3.1-8B
-      flags: {quantization: fp8, kv-cache-dtype: fp8_e5m2, disable-radix-cache: true}
-      env: {CUDA_VISIBLE_DEVICES: "0"}
+fp8:
+  model: meta-llama/Llama-3.1-8B
+  flags: {quantization: fp8, kv-cache-dtype: fp8_e5m2, disable-radix-cache: true}
+  env: {CUDA_VISIBLE_DEVICES: "0"}
 """
 
 from pathlib import Path

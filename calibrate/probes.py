@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from .client import Answer, SglangClient
 from .errors import ForeignTraffic, ServerMisbehaved
+from .neighbours import Neighbours
 from .plan import DECODE_TOKENS, DecodePoint, Point, PrefillPoint, ReportPoint, RidePoint
 from .samples import DecodeSample, PrefillSample, ReportSample, RideSample, Sample
 
@@ -30,14 +32,25 @@ _PREFILL_SHOTS_S = 0.5
 class Prober:
     """Takes the samples of one point at a time. ``allow_busy``: other requests on the server are tolerated."""
 
-    def __init__(self, client: SglangClient, rng: random.Random, *, radix_cache: bool, allow_busy: bool = False) -> None:
+    def __init__(
+        self,
+        client: SglangClient,
+        rng: random.Random,
+        *,
+        radix_cache: bool,
+        neighbours: Neighbours,
+        allow_busy: bool = False,
+    ) -> None:
         self._client = client
         self._rng = rng
         self._radix_cache = radix_cache
+        self._neighbours = neighbours
         self._allow_busy = allow_busy
 
     async def take(self, point: Point) -> list[Sample]:
         """Measure ``point`` once. Raises UserError where the server fails or is not ours alone."""
+        await self._neighbours.calm()
+        self._neighbours.start()
         match point:
             case PrefillPoint():
                 return [await self._prefill(point)]
@@ -84,7 +97,8 @@ class Prober:
         shots: list[PrefillSample] = []
         while len(shots) < _PREFILL_SHOTS and sum(shot.ttft_s for shot in shots) < _PREFILL_SHOTS_S:
             shots.append(await self._shot(point, prefix))
-        return sorted(shots, key=lambda shot: shot.step_s)[(len(shots) - 1) // 2]
+        middle = sorted(shots, key=lambda shot: shot.step_s)[(len(shots) - 1) // 2]
+        return replace(middle, disturbed=self._neighbours.disturbed())
 
     async def _shot(self, point: PrefillPoint, prefix: list[int]) -> PrefillSample:
         await asyncio.sleep(_SETTLE_S)
@@ -124,7 +138,7 @@ class Prober:
             steps=len(gaps),
             step_s=calm * (client_s if server_s is None else server_s),
             client_step_s=calm * client_s,
-            disturbed=float(outliers.mean()) > _DISTURBED_SHARE,
+            disturbed=self._neighbours.disturbed() or float(outliers.mean()) > _DISTURBED_SHARE,
             point=point.name,
         )
 
@@ -155,6 +169,7 @@ class Prober:
             new_tokens=point.new_tokens,
             extra_s=float(gaps[window].sum() - len(gaps[window]) * step_s),
             decode_step_s=step_s,
+            disturbed=self._neighbours.disturbed(),
             point=point.name,
         )
 
@@ -241,5 +256,6 @@ def _prefill_sample(point: PrefillPoint, answer: Answer, cached: int, busy_s: fl
         ttft_s=answer.ttft_s,
         ingress_s=rest_s - egress_s,
         egress_s=egress_s,
+        disturbed=False,
         point=point.name,
     )

@@ -10,7 +10,15 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from simcore.errors import UserError
 
-__all__ = ["SAMPLES_SCHEMA_VERSION", "DecodeSample", "PrefillSample", "ReportSample", "RideSample", "Sample", "SampleFile"]
+__all__ = [
+    "SAMPLES_SCHEMA_VERSION",
+    "DecodeSample",
+    "PrefillSample",
+    "ReportSample",
+    "RideSample",
+    "Sample",
+    "SampleFile",
+]
 
 SAMPLES_SCHEMA_VERSION: Final = 1
 
@@ -29,7 +37,7 @@ class DecodeSample:
     step_s: float
     client_step_s: float
     disturbed: bool
-    """More than a tenth of the steps were drawn out."""
+    """Others used the machine, or more than a tenth of the steps were drawn out."""
     point: str
     kind: Literal["decode"] = "decode"
 
@@ -48,6 +56,7 @@ class PrefillSample:
     ttft_s: float
     ingress_s: float
     egress_s: float
+    disturbed: bool
     point: str
     kind: Literal["prefill"] = "prefill"
 
@@ -65,6 +74,7 @@ class RideSample:
     new_tokens: int
     extra_s: float
     decode_step_s: float
+    disturbed: bool
     point: str
     kind: Literal["ride"] = "ride"
 

@@ -18,6 +18,7 @@ from simcore.staging import check_out, slug
 from .build import Built, Session, build_profile, describe_machine
 from .campaign import Campaign, Progress
 from .client import SglangClient
+from .neighbours import Neighbours
 from .page import calibration_page
 from .plan import make_plan
 from .plots import calibration_plots
@@ -104,8 +105,17 @@ def _campaign(
         f"{facts.model} on SGLang {facts.engine_version} ({facts.device}): {settings.max_running_requests} running "
         f"requests, {facts.kv_tokens_capacity} KV tokens, context {facts.context_length}"
     )
-    say(f"plan: {plan.describe()}; {order.budget_s:.0f} s at most" + (f"; {len(earlier)} samples kept" if earlier else ""))
-    prober = Prober(client, random.Random(), radix_cache=settings.radix_cache, allow_busy=order.allow_busy)
+    say(
+        f"plan: {plan.describe()}; {order.budget_s:.0f} s at most"
+        + (f"; {len(earlier)} samples kept" if earlier else "")
+    )
+    prober = Prober(
+        client,
+        random.Random(),
+        radix_cache=settings.radix_cache,
+        neighbours=Neighbours(order.url),
+        allow_busy=order.allow_busy,
+    )
     return Campaign(plan, prober, earlier, file.append, on_progress), prober
 
 
@@ -125,8 +135,7 @@ def _kept(error: UserError, campaign: Campaign, folder: Path) -> UserError:
     if not campaign.samples:
         return error
     return type(error)(
-        f"{error}\n{len(campaign.samples)} samples are kept in {folder / 'samples.jsonl'}; "
-        f"go on with --resume {folder}"
+        f"{error}\n{len(campaign.samples)} samples are kept in {folder / 'samples.jsonl'}; go on with --resume {folder}"
     )
 
 

@@ -60,9 +60,9 @@ def _other_doubts(split: Split, clock_ratio: float | None, missed: dict[str, str
         doubts.append(f"only {len(split.decode)} decode and {len(split.prefill)} prefill samples: give more --budget")
     if clock_ratio is not None and abs(clock_ratio - 1) > _CLOCKS_APART:
         doubts.append(f"the client saw decode steps {clock_ratio:.2f} times as long as the server counted")
-    disturbed = split.left_out + sum(sample.disturbed for sample in split.decode)
-    if disturbed > _MUCH_DISTURBED * (len(split.decode) + split.left_out):
-        doubts.append(f"{disturbed} decode runs were disturbed by something else on the machine")
+    kept = sum(sample.disturbed for sample in (*split.decode, *split.prefill, *split.ride))
+    if kept > _MUCH_DISTURBED * len(split):
+        doubts.append(f"{kept} of {len(split)} samples were taken while other work used the machine")
     if missed:
         doubts.append(f"{len(missed)} points could not be measured ({next(iter(missed))}, ...)")
     if busy:

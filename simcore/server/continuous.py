@@ -228,9 +228,7 @@ class ContinuousServer:
         times = self._times
         cached_s = times.cached_s(prefill.start for prefill in step.prefills) if times.has_cached_terms else 0.0
         if step.decode_batch:
-            return cached_s + times.mixed_s(
-                step.new_tokens, step.attended, step.decode_batch, step.context_tokens
-            )
+            return cached_s + times.mixed_s(step.new_tokens, step.attended, step.decode_batch, step.context_tokens)
         return cached_s + times.prefill_s(step.new_tokens, step.attended)
 
     def _finish(self, run: Step, now: float) -> None:
