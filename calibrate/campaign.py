@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student
 
-from .errors import ForeignTraffic, ServerMisbehaved
+from .errors import ForeignTrafficError, ServerMisbehavedError
 from .plan import Plan, Point, ReportPoint
 from .probes import Prober
 from .samples import DecodeSample, PrefillSample, ReportSample, RideSample, Sample
@@ -85,7 +85,7 @@ class Campaign:
                     samples = await self._prober.take(point)
             except TimeoutError:
                 return
-            except ServerMisbehaved as error:
+            except ServerMisbehavedError as error:
                 self._miss(point, error)
                 continue
             except ExceptionGroup as group:
@@ -102,14 +102,14 @@ class Campaign:
             if not disturbed:
                 record.values.append(value)
 
-    def _miss(self, point: Point, error: ServerMisbehaved | ForeignTraffic) -> None:
+    def _miss(self, point: Point, error: ServerMisbehavedError | ForeignTrafficError) -> None:
         record = self._records[point.name]
         record.misses += 1
         if record.misses >= _TOLERATED_MISSES:
             self.missed[point.name] = str(error)
 
     def _next(self, left_s: float) -> Point | None:
-        """Every point once, in order; then until each was left alone three times; then those whose interval is widest."""
+        """Every point once, in order; then until each has three good visits; then the one with the widest interval."""
         fitting = [
             point for point in self._plan.points if point.name not in self.missed and self._cost_s(point) < left_s
         ]

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import aiohttp
 
-from .errors import NotSglang, Refused, ServerGone, ServerMisbehaved
+from .errors import NotSglangError, RefusedError, ServerGoneError, ServerMisbehavedError
 
 __all__ = ["Answer", "SglangClient"]
 
@@ -40,7 +40,7 @@ class Answer:
 
 
 class SglangClient:
-    """Use it as ``async with SglangClient(url, key) as client``. Every method raises UserError when the server fails."""
+    """For ``async with SglangClient(url, key) as client``. Every method raises UserError when the server fails."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
         self.url = url.rstrip("/")
@@ -66,20 +66,22 @@ class SglangClient:
             try:
                 return await response.json(content_type=None)
             except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                raise NotSglang(f"{self.url}{path} does not answer JSON: is this an SGLang server?") from error
+                raise NotSglangError(f"{self.url}{path} does not answer JSON: is this an SGLang server?") from error
 
     async def load(self) -> dict[str, Any]:
         """The load report of the server's one scheduler."""
         report = await self.get("/v1/loads")
         loads = report.get("loads") if isinstance(report, dict) else None
         if not loads:
-            raise NotSglang(f"{self.url}/v1/loads has no loads: SGLang 0.5.23 or later is needed")
+            raise NotSglangError(f"{self.url}/v1/loads has no loads: SGLang 0.5.23 or later is needed")
         if len(loads) > 1:
-            raise ServerMisbehaved(f"{self.url} has {len(loads)} data-parallel ranks; calibrate one rank at a time")
+            raise ServerMisbehavedError(
+                f"{self.url} has {len(loads)} data-parallel ranks; calibrate one rank at a time"
+            )
         return dict(loads[0])
 
     async def is_ready(self) -> bool:
-        """Whether the server answers that it is ready; while a model loads it refuses connections, or answers nothing."""
+        """Whether the server says so; while a model loads it refuses connections, or answers nothing."""
         try:
             async with self._session.get(self.url + "/ready", timeout=aiohttp.ClientTimeout(total=5)) as response:
                 return response.status == 200
@@ -93,9 +95,9 @@ class SglangClient:
                 async with self._request("POST", "/flush_cache") as response:
                     await response.read()
                     return
-            except Refused:
+            except RefusedError:
                 await asyncio.sleep(0.1)
-        raise ServerMisbehaved(f"{self.url}/flush_cache: refused for 2 s, although nothing of ours runs")
+        raise ServerMisbehavedError(f"{self.url}/flush_cache: refused for 2 s, although nothing of ours runs")
 
     async def abort_ours(self) -> None:
         """Abort every request that this client has sent (request ids are matched by prefix)."""
@@ -139,22 +141,23 @@ class SglangClient:
 
     def _finished(self, last: bytes, max_new_tokens: int) -> dict[str, Any]:
         if not last:
-            raise ServerGone(f"{self.url}/generate: the server closed the stream before the first token")
+            raise ServerGoneError(f"{self.url}/generate: the server closed the stream before the first token")
         meta: dict[str, Any] = json.loads(last[6:])["meta_info"]
         reason = meta.get("finish_reason")
         if isinstance(reason, dict) and reason.get("type") == "abort":
-            raise Refused(f"{self.url}/generate: the server aborted a request: {reason.get('message')}")
+            raise RefusedError(f"{self.url}/generate: the server aborted a request: {reason.get('message')}")
         if not isinstance(reason, dict) or meta["completion_tokens"] != max_new_tokens:
-            raise ServerGone(
-                f"{self.url}/generate: the stream broke off after {meta['completion_tokens']} of {max_new_tokens} tokens"
+            raise ServerGoneError(
+                f"{self.url}/generate: the stream broke off after {meta['completion_tokens']} of {max_new_tokens} "
+                "tokens"
             )
         return meta
 
     def _not_an_answer(self, line: bytes) -> Exception:
         text = line[6:].decode(errors="replace").strip()
         if '"error"' in text:
-            return Refused(f"{self.url}/generate: {text[:300]}")
-        return NotSglang(f"{self.url}/generate does not stream what SGLang streams: {text[:200]}")
+            return RefusedError(f"{self.url}/generate: {text[:300]}")
+        return NotSglangError(f"{self.url}/generate does not stream what SGLang streams: {text[:200]}")
 
     @asynccontextmanager
     async def _request(self, method: str, path: str, **options: Any) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -166,20 +169,24 @@ class SglangClient:
                     raise self._refused(path, response.status, await response.text())
                 yield response
         except aiohttp.ClientConnectorError as error:
-            raise ServerGone(f"{self.url} cannot be reached: {error.strerror or error}") from error
+            raise ServerGoneError(f"{self.url} cannot be reached: {error.strerror or error}") from error
         except aiohttp.ClientError as error:
-            raise ServerGone(f"{self.url}{path}: the connection broke: {error}") from error
+            raise ServerGoneError(f"{self.url}{path}: the connection broke: {error}") from error
         except TimeoutError as error:
-            raise ServerGone(f"{self.url}{path}: no answer within {_CONTROL_TIMEOUT_S:.0f} s") from error
+            raise ServerGoneError(f"{self.url}{path}: no answer within {_CONTROL_TIMEOUT_S:.0f} s") from error
 
     def _refused(self, path: str, status: int, text: str) -> Exception:
         where, said = f"{self.url}{path}", " ".join(text.split())[:200]
         match status:
             case 401 | 403:
-                return Refused(f"{where} answers {status}: it wants an API key; name its variable with --api-key-env")
+                return RefusedError(
+                    f"{where} answers {status}: it wants an API key; name its variable with --api-key-env"
+                )
             case 503:
-                return Refused(f"{where} answers 503, it cannot take requests now: {said}")
+                return RefusedError(f"{where} answers 503, it cannot take requests now: {said}")
             case 404 | 405:
-                return NotSglang(f"{where} answers {status}: this is not an SGLang server (0.5.23 or later is needed)")
+                return NotSglangError(
+                    f"{where} answers {status}: this is not an SGLang server (0.5.23 or later is needed)"
+                )
             case _:
-                return Refused(f"{where} answers {status}: {said}")
+                return RefusedError(f"{where} answers {status}: {said}")

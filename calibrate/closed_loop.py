@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import numpy.typing as npt
 
 from simcore.engine import simulate
 from simcore.errors import UserError
@@ -24,6 +25,8 @@ from simcore.workload import Workload, build_workload
 from .client import Answer, SglangClient
 
 __all__ = ["Outcome", "compare", "main", "measure", "simulated"]
+
+Floats = npt.NDArray[np.float64]
 
 _SEED = 0
 _BARS = {"tpot_s": 0.05, "ttft_s": 0.15, "throughput_tps": 0.05}
@@ -62,7 +65,7 @@ def simulated(scenario: Scenario) -> Outcome:
     return _outcome(
         (table["first_token_at"] - table["arrived_at"]).to_numpy(),
         (table["finished_at"] - table["first_token_at"]).to_numpy(),
-        table["output_tokens"].to_numpy(),
+        table["output_tokens"].to_numpy(dtype=np.float64),
         float(table["finished_at"].max() - table["arrived_at"].min()),
     )
 
@@ -79,7 +82,7 @@ async def measure(client: SglangClient, scenario: Scenario, concurrency: int) ->
     return _outcome(
         np.array([answer.ttft_s for answer in answers]),
         np.array([answer.token_at[-1] - answer.token_at[0] for answer in answers]),
-        np.array([answer.tokens[-1] for answer in answers]),
+        np.array([float(answer.tokens[-1]) for answer in answers]),
         duration_s,
     )
 
@@ -98,7 +101,7 @@ async def _drive(client: SglangClient, workload: Workload, concurrency: int) -> 
     return answers
 
 
-def _outcome(ttft_s: np.ndarray, decode_s: np.ndarray, tokens: np.ndarray, duration_s: float) -> Outcome:  # type: ignore[type-arg]
+def _outcome(ttft_s: Floats, decode_s: Floats, tokens: Floats, duration_s: float) -> Outcome:
     several = tokens > 1
     return Outcome(
         tpot_s=float((decode_s[several] / (tokens[several] - 1)).mean()),

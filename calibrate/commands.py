@@ -25,7 +25,7 @@ from .session import Calibration, Order, calibrate_server
 
 __all__ = ["End", "carry_out"]
 
-_SOURCES = ("url", "launch", "presets", "from_grid", "from_layers", "from_aiconfigurator", "from_run")
+_SOURCES = ("url", "launch", "presets", "from_grid", "from_layers", "from_run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def carry_out(options: Mapping[str, Any], argv: Sequence[str]) -> End:
         raise UserError(f"{options['sglang_flags'][0]!r}: flags of SGLang need --launch or --preset")
     match source:
         case "url":
-            _show(_measure(options, argv, options["url"], options["name"]), options)
+            _show(_measure(options, argv, options["url"], options["name"]))
         case "launch" | "presets":
             _launch_all(options, argv, source)
         case "from_run":
@@ -119,7 +119,7 @@ def _launch_all(options: Mapping[str, Any], argv: Sequence[str], source: str) ->
     done: list[Calibration] = []
     for name, preset in presets.items():
         done.append(asyncio.run(_launch(options, argv, name, preset, several=len(presets) > 1)))
-        _show(done[-1], options)
+        _show(done[-1])
     if len(done) > 1:
         from simcore.cli.profile import print_diff
 
@@ -150,7 +150,7 @@ async def _launch(
         return await _measure_async(own, argv, url, options["name"] or name)
 
 
-def _show(calibration: Calibration, options: Mapping[str, Any]) -> None:
+def _show(calibration: Calibration) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("steps", "samples", "mean error", "largest", "held-back fifth", "95% interval"):
         table.add_column(heading)
@@ -168,16 +168,11 @@ def _imported(source: str, options: Mapping[str, Any]) -> ServiceProfile:
 
             name = {"name": options["name"]} if options["name"] else {}
             return build_layers_profile(options["from_layers"], **name)
-        case "from_grid":
+        case _:
             from .grid import import_grid
 
             model, system = _required(options, "model"), _required(options, "system")
             return import_grid(options["from_grid"], model, system, options["backend"], options["name"])
-        case _:
-            from .aiconfigurator import import_aiconfigurator
-
-            model, system = _required(options, "model"), _required(options, "system")
-            return import_aiconfigurator(model, system, options["backend"], options["name"])
 
 
 def _required(options: Mapping[str, Any], name: str) -> str:

@@ -1,7 +1,8 @@
 """How far a server's pace has drifted from its profile, told from the records of a run, term by term.
 
-The run's requests are replayed through the profile's server with each term scaled by a factor; the factors that bring
-the replayed latencies nearest to the recorded ones are the drift (robust least squares on their logarithms).
+A linear regression: each latency is the sum of what the terms contribute to it, times the factors sought. What they
+contribute depends a little on the factors, so it is repeated until they stand. Replaying the run's requests through
+the simulated server, before and after, says whether the factors explain the run.
 """
 
 from collections.abc import Sequence
@@ -11,30 +12,31 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.optimize import least_squares
 
 from simcore.errors import UserError
 from simcore.profile import ServiceProfile
 
+from .fit import fit_non_negative
 from .replay import replay
+from .work_done import TERMS, WorkDone, work_done
 
-__all__ = ["TERMS", "Drift", "ServerRecords", "TermDrift", "fit_drift", "scaled_profile"]
+__all__ = ["Drift", "ServerRecords", "TermDrift", "fit_drift", "scaled_profile"]
 
 Floats = npt.NDArray[np.float64]
 
-TERMS: Final = ("decode base", "decode context", "prefill base", "prefill tokens", "request overhead")
 _FEWEST = 50
-_MOST = 2000  # requests of a server; more add time and little else
-_BLOCK = 25  # consecutive requests share queues, so their errors are counted together
-_STEP = 0.02
-_PRIOR = 1e-3  # holds a term that the run does not depend on where it was
+_MOST = 5000  # requests of a server; more add time and little else
+_BLOCK_S = 20  # parts of the run whose errors are taken as independent, as many as fit in it
+_ROUNDS = 30
+_SETTLED = 1e-4
+_HARDLY = 0.005  # of the latencies: a term that contributes less cannot be told
 _NORMAL_95 = 1.96
 _VAGUE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class ServerRecords:
-    """The finished requests of one server of a run, and the profile it was taken to have."""
+    """The requests of one server of a run, and the profile it was taken to have."""
 
     requests: pd.DataFrame
     profile: ServiceProfile
@@ -52,7 +54,7 @@ class TermDrift:
     @property
     def is_known(self) -> bool:
         """Whether the run tells this term at all."""
-        return self.high / self.low < 1 + 2 * _VAGUE
+        return self.high - self.low < 2 * _VAGUE
 
     def beyond(self, bound: float) -> bool:
         """Whether it has certainly moved, and by more than ``bound``."""
@@ -67,12 +69,17 @@ class TermDrift:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """The terms' drift, and what is left of the latencies' errors (median of their sizes) before and after the refit."""
+    """The terms' drift, and the replayed latencies' errors (median of their sizes) before and after the refit."""
 
     terms: tuple[TermDrift, ...]
     error_before: float
     error_after: float
     requests: int
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """One a term; 1 where the run does not tell it."""
+        return tuple(term.factor if term.is_known else 1.0 for term in self.terms)
 
 
 def scaled_profile(profile: ServiceProfile, factors: Sequence[float]) -> ServiceProfile:
@@ -100,23 +107,25 @@ def scaled_profile(profile: ServiceProfile, factors: Sequence[float]) -> Service
 def fit_drift(servers: Sequence[ServerRecords]) -> Drift:
     """Raises UserError where a run has too few finished requests."""
     servers = [ServerRecords(_usable(one.requests), one.profile) for one in servers]
+    servers = [one for one in servers if len(one.requests)]
     count = sum(len(one.requests) for one in servers)
     if count < _FEWEST:
         raise UserError(f"the run has {count} finished requests of two tokens or more; {_FEWEST} are needed")
-
-    def errors(logs: Floats) -> Floats:
-        return np.concatenate([*(_errors(one, np.exp(logs)) for one in servers), _PRIOR * logs])
-
-    start = np.zeros(len(TERMS))
-    before = errors(start)
-    found = least_squares(errors, start, loss="soft_l1", f_scale=0.05, diff_step=_STEP, x_scale=0.1, max_nfev=25)
-    width = _half_widths(found.jac, found.fun)
+    factors = np.ones(len(TERMS))
+    for _ in range(_ROUNDS):
+        work = _joined([work_done(one.requests, one.profile, factors) for one in servers])
+        found = _solve(work)
+        settled = bool(np.abs(found - factors).max() < _SETTLED)
+        factors = (factors + found) / 2 if not settled else found
+        if settled:
+            break
+    widths = _half_widths(work, factors)
     terms = tuple(
-        TermDrift(term, *(float(np.exp(value)) for value in (log, log - half, log + half)))
-        for term, log, half in zip(TERMS, found.x, width, strict=True)
+        TermDrift(term, float(factor), float(factor - half), float(factor + half))
+        for term, factor, half in zip(TERMS, factors, widths, strict=True)
     )
-    after = found.fun[: -len(TERMS)]
-    return Drift(terms, _typical(before[: -len(TERMS)]), _typical(after), count)
+    drift = Drift(terms, _replay_error(servers, np.ones(len(TERMS))), 0.0, count)
+    return Drift(terms, drift.error_before, _replay_error(servers, np.array(drift.factors)), count)
 
 
 def _usable(requests: pd.DataFrame) -> pd.DataFrame:
@@ -124,27 +133,43 @@ def _usable(requests: pd.DataFrame) -> pd.DataFrame:
     return finished.sort_values("dispatched_at").head(_MOST)
 
 
-def _errors(server: ServerRecords, factors: Floats) -> Floats:
-    """Logarithms of replayed over recorded latencies: both of each request in turn."""
-    rows = server.requests
-    found = replay(rows, scaled_profile(server.profile, factors.tolist()))
-    ttft_s = (rows["first_token_at"] - rows["dispatched_at"]).to_numpy()
-    decode_s = (rows["finished_at"] - rows["first_token_at"]).to_numpy()
-    pairs = np.column_stack([found.ttft_s / ttft_s, found.decode_s / decode_s])
-    return np.nan_to_num(np.log(np.maximum(pairs, 1e-6)), nan=0.0).ravel()
+def _joined(works: list[WorkDone]) -> WorkDone:
+    return WorkDone(
+        np.vstack([work.seconds for work in works]),
+        np.concatenate([work.latency_s for work in works]),
+        np.concatenate([work.at for work in works]),
+    )
 
 
-def _half_widths(jacobian: Floats, errors: Floats) -> Floats:
-    """Of the 95% intervals of the logarithms: a sandwich of sums over blocks of consecutive requests."""
-    bread = np.linalg.pinv(jacobian.T @ jacobian)
-    scores = jacobian * errors[:, None]
-    edges = np.arange(0, len(errors), 2 * _BLOCK)
-    blocks = np.add.reduceat(scores, edges, axis=0)
-    covariance = bread @ (blocks.T @ blocks) @ bread
-    # A prior alone would make an unknown term look known.
-    vague = np.sqrt(np.diag(bread)) * _PRIOR > 0.1
-    return np.where(vague, 1.0, _NORMAL_95 * np.sqrt(np.maximum(np.diag(covariance), 0.0)))
+def _solve(work: WorkDone) -> Floats:
+    """Robust, relative and non-negative, with one weak row a term that holds it at 1."""
+    typical = np.median(work.latency_s)
+    rows = np.vstack([work.seconds, typical * np.eye(len(TERMS))])
+    return fit_non_negative(rows, np.concatenate([work.latency_s, np.full(len(TERMS), typical)]))
 
 
-def _typical(errors: Floats) -> float:
-    return float(np.median(np.abs(errors)))
+def _half_widths(work: WorkDone, factors: Floats) -> Floats:
+    """Of the 95% intervals: a sandwich over stretches of the run, as requests beside each other share their errors."""
+    columns = work.seconds / work.latency_s[:, None]
+    errors = columns @ factors - 1
+    clipped = np.clip(errors, *np.quantile(errors, [0.01, 0.99]))
+    bread = np.linalg.pinv(columns.T @ columns)
+    span = float(np.ptp(work.at)) or 1.0
+    stretch = np.minimum((work.at - work.at.min()) / span * _BLOCK_S, _BLOCK_S - 1).astype(np.int64)
+    scores = np.zeros((_BLOCK_S, len(TERMS)))
+    np.add.at(scores, stretch, columns * clipped[:, None])
+    widths = _NORMAL_95 * np.sqrt(np.maximum(np.diag(bread @ (scores.T @ scores) @ bread), 0.0))
+    # A term that hardly contributes is held by the weak row, which would look like certainty.
+    told = np.abs(columns).mean(axis=0) > _HARDLY
+    return np.where(told, widths, 2 * _VAGUE)
+
+
+def _replay_error(servers: Sequence[ServerRecords], factors: Floats) -> float:
+    errors = []
+    for one in servers:
+        rows = one.requests
+        found = replay(rows, scaled_profile(one.profile, factors.tolist()))
+        first, last = rows["first_token_at"].to_numpy(), rows["finished_at"].to_numpy()
+        errors += [found.ttft_s / (first - rows["dispatched_at"].to_numpy()) - 1, found.decode_s / (last - first) - 1]
+    together = np.concatenate(errors)
+    return float(np.nanmedian(np.abs(together)))

@@ -2,24 +2,24 @@
 
 from simcore.errors import UserError
 
-__all__ = ["ForeignTraffic", "NotSglang", "Refused", "ServerGone", "ServerMisbehaved"]
+__all__ = ["ForeignTrafficError", "NotSglangError", "RefusedError", "ServerGoneError", "ServerMisbehavedError"]
 
 
-class ServerGone(UserError):
+class ServerGoneError(UserError):
     """It does not answer, or closed the connection in the middle of an answer."""
 
 
-class Refused(UserError):
+class RefusedError(UserError):
     """It answers, but with a status that is an error."""
 
 
-class NotSglang(UserError):
+class NotSglangError(UserError):
     """It answers as another engine does."""
 
 
-class ForeignTraffic(UserError):
+class ForeignTrafficError(UserError):
     """Requests that are not ours run on it."""
 
 
-class ServerMisbehaved(UserError):
+class ServerMisbehavedError(UserError):
     """It answered what a measurement cannot be made of."""

@@ -103,7 +103,7 @@ def fit_all(split: Split, *, mixed_chunk: bool) -> Fitted:
         requests=_requests(split.prefill, scheduling_s),
         residuals=_score(split, decode, prefill, mixed, scheduling_s, mixed_chunk),
         held_back=_score(rest, *blind, mixed_chunk),
-        confidence=_confidence(split, prefill.knee_tokens, mixed_chunk, rng),
+        confidence=_confidence(split, prefill.knee_tokens, rng),
         prefill_scheduling_s=scheduling_s,
     )
 
@@ -127,7 +127,7 @@ def _fit_steps(split: Split, mixed_chunk: bool) -> tuple[DecodeSteps, PrefillSte
     if mixed_chunk:
         return decode, plain, MixedSteps(decode_context_ratio=_context_ratio(split.ride, decode, plain)), 0.0
     # A prefill that comes while others decode costs them more than its step: the scheduler's work around it.
-    excess = [sample.extra_s - float(_alone_s(plain, sample)) for sample in split.ride]
+    excess = [sample.extra_s - _alone_s(plain, sample) for sample in split.ride]
     scheduling_s = max(float(f"{np.median(excess):.4g}"), 0.0) if excess else 0.0
     whole = plain.model_copy(update={"base_s": plain.base_s + scheduling_s})
     return decode, whole, MixedSteps(decode_context_ratio=1.0), scheduling_s
@@ -150,10 +150,10 @@ def _prefill_arrays(samples: Sequence[PrefillSample]) -> PrefillSamples:
     return PrefillSamples(new, new * (cached + new / 2), step_s, cached if cached.any() else None)
 
 
-def _alone_s(prefill: PrefillSteps, sample: RideSample) -> Floats:
+def _alone_s(prefill: PrefillSteps, sample: RideSample) -> float:
     """The prefill step of a ride's prompt, as a step of its own."""
     new = np.array([float(sample.new_tokens)])
-    return prefill_step_s(prefill, PrefillSamples(new, new * new / 2, new))[0]
+    return float(prefill_step_s(prefill, PrefillSamples(new, new * new / 2, new))[0])
 
 
 def _mixed_parts(sample: RideSample, decode: DecodeSteps, prefill: PrefillSteps) -> tuple[float, float]:
@@ -176,7 +176,7 @@ def _context_ratio(samples: Sequence[RideSample], decode: DecodeSteps, prefill: 
 def ride_extra_s(sample: RideSample, steps: StepCoefficients, *, mixed_chunk: bool) -> float:
     """What the model says of ``extra_s``, seconds."""
     if not mixed_chunk:
-        return float(_alone_s(steps.prefill, sample))
+        return _alone_s(steps.prefill, sample)
     known, context_s = _mixed_parts(sample, steps.decode, steps.prefill)
     return known + steps.mixed.decode_context_ratio * context_s - sample.decode_step_s
 
@@ -213,8 +213,8 @@ def _hold_back(split: Split, rng: np.random.Generator) -> tuple[Split, Split]:
     decode = _choose(split.decode, rng)
     prefill = _choose(split.prefill, rng)
     ride = _choose(split.ride, rng)
-    training = Split(*(tuple(keep) for keep, _ in (decode, prefill, ride)), left_out=0)
-    return training, Split(*(tuple(held) for _, held in (decode, prefill, ride)), left_out=0)
+    training = Split(tuple(decode[0]), tuple(prefill[0]), tuple(ride[0]), left_out=0)
+    return training, Split(tuple(decode[1]), tuple(prefill[1]), tuple(ride[1]), left_out=0)
 
 
 def _choose(samples: Sequence[_S], rng: np.random.Generator) -> tuple[list[_S], list[_S]]:
@@ -244,7 +244,7 @@ def _requests(samples: Sequence[PrefillSample], scheduling_s: float) -> RequestO
     )
 
 
-def _confidence(split: Split, knee: float, mixed_chunk: bool, rng: np.random.Generator) -> Confidence:
+def _confidence(split: Split, knee: float, rng: np.random.Generator) -> Confidence:
     decodes, prefills = _decode_arrays(split.decode), _prefill_arrays(split.prefill)
     decode_draws, prefill_draws = [], []
     for _ in range(_BOOTSTRAPS):

@@ -99,9 +99,8 @@ def _write(
     options: Mapping[str, Any], run: Path, profile: ServiceProfile, drift: Drift, number: int, several: int
 ) -> None:
     """The refitted profile: terms that the run does not tell stay as they were."""
-    factors = [term.factor if term.is_known else 1.0 for term in drift.terms]
     name = options["name"] or f"{profile.name}-refit"
-    refit = scaled_profile(profile, factors).model_copy(update={"name": name, "measurement": None})
+    refit = scaled_profile(profile, drift.factors).model_copy(update={"name": name, "measurement": None})
     note = (
         f"Refitted to {drift.requests} requests of the run {run.name}; residuals and valid range are those from before."
     )

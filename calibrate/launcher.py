@@ -22,15 +22,23 @@ __all__ = ["launched_server", "server_command"]
 _READY_POLL_S = 1.0
 _TAIL_LINES = 15
 _END_S = 10.0
+_NO_MODEL = (
+    r"Repo id must be|does not appear to have|Can't load|Unrecognized model|is not a valid model|"
+    r"Incorrect path_or_model_id|No such file or directory.*config\.json"
+)
 _READINGS = (
-    (r"out of memory|OutOfMemoryError|Not enough memory|Cannot allocate memory", "it ran out of memory: lower "
-     "--mem-fraction-static or --max-total-tokens, or use a smaller model"),
-    (r"address already in use|port \d+ is (?:not available|already|in use)", "its port is taken: give another with --port"),
+    (
+        r"out of memory|OutOfMemoryError|Not enough memory|Cannot allocate memory",
+        "it ran out of memory: lower --mem-fraction-static or --max-total-tokens, or use a smaller model",
+    ),
+    (
+        r"address already in use|port \d+ is (?:not available|already|in use)",
+        "its port is taken: give another with --port",
+    ),
     (r"No module named '?sglang", "SGLang is not installed for this Python: name another with --python"),
-    (r"(?:Repo id must be|does not appear to have|Can't load|Unrecognized model|is not a valid model|Incorrect path_or_model_id"
-     r"|No such file or directory.*config\.json)", "the model was not found or is none: check the path or name"),
+    (_NO_MODEL, "the model was not found or is none: check the path or name"),
     (r"unrecognized arguments|invalid choice|argument --", "it does not know one of the flags"),
-)  # fmt: skip
+)
 
 
 def server_command(python: str, model: str, flags: Sequence[str], port: int) -> list[str]:

@@ -91,7 +91,7 @@ def _provenance(folder: Path, term_mape: float) -> Provenance:
         method="simroute calibrate --from-layers: non-negative Huber least squares on relative errors",
         date=None,
         notes=(
-            "Step times are sums of vLLM's layers on the GPU; scheduler settings and KV pool are SGLang's defaults for it.",
+            "Step times are sums of vLLM's layers on the GPU; settings and KV pool are SGLang's defaults for it.",
             "overhead_s is 0: what the server does between steps is taken to be hidden by its asynchronous scheduling. "
             "Ingress and egress are assumptions, as in the other profiles made of kernel times.",
             f"Mixed batches were measured; decode_context_ratio leaves {term_mape:.1%} when the step's other parts are "

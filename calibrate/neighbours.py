@@ -11,7 +11,8 @@ __all__ = ["Neighbours"]
 
 _TOO_MUCH = 0.3  # cores that others use during a sample
 _CALM_POLL_S = 0.25
-_CALM_WAIT_S = 3.0
+_CALM_WAIT_S = 2.0
+_CALM_SHARE = 0.15  # of all time since the start that may be spent on waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Neighbours:
         if parts.hostname in ("127.0.0.1", "localhost", "::1"):
             self._ours = [psutil.Process(), *_server_tree(parts.port or 80)]
         self._mark: _Mark | None = None
+        self._began = time.monotonic()
+        self._waited_s = 0.0
 
     @property
     def can_see(self) -> bool:
@@ -44,13 +47,16 @@ class Neighbours:
         return self._mark is not None and self._cores_since(self._mark) > _TOO_MUCH
 
     async def calm(self) -> None:
-        """Return when others are quiet, or after a few seconds all the same."""
-        deadline = time.monotonic() + _CALM_WAIT_S
+        """Return when others are quiet, or after a while all the same."""
+        began = time.monotonic()
+        left_s = _CALM_SHARE * (began - self._began) - self._waited_s
+        deadline = began + min(_CALM_WAIT_S, left_s)
         while self.can_see and time.monotonic() < deadline:
             mark = self._now()
             await asyncio.sleep(_CALM_POLL_S)
             if self._cores_since(mark) <= _TOO_MUCH:
-                return
+                break
+        self._waited_s += time.monotonic() - began
 
     def _now(self) -> _Mark:
         times = psutil.cpu_times()
@@ -74,7 +80,8 @@ def _processor_s(process: psutil.Process) -> float:
 def _server_tree(port: int) -> list[psutil.Process]:
     """The processes of the server that listens on a port of this machine, as far as they may be looked at."""
     try:
-        listening = {c.pid for c in psutil.net_connections("tcp") if c.status == "LISTEN" and c.laddr.port == port}
+        sockets = [one for one in psutil.net_connections("tcp") if one.status == "LISTEN" and one.laddr]
+        listening = {one.pid for one in sockets if getattr(one.laddr, "port", None) == port}
         roots = [psutil.Process(pid) for pid in listening if pid is not None]
         return [process for root in roots for process in (root, *root.children(recursive=True))]
     except psutil.Error:

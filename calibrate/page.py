@@ -29,7 +29,7 @@ def calibration_page(built: Built, plots: Mapping[str, str], command: str) -> st
 
 def error_rows(built: Built) -> list[tuple[str, ...]]:
     """A row a kind of step: samples, mean and largest error, mean error on the held-back fifth, half interval."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for term in ("decode", "prefill", "mixed"):
         found = getattr(built.fitted.residuals, term)
         if found is None:
@@ -41,8 +41,8 @@ def error_rows(built: Built) -> list[tuple[str, ...]]:
                 str(found.samples),
                 f"{found.mape:.1%}",
                 f"{found.max_abs:.1%}",
-                "–" if held is None else f"{held.mape:.1%} of {held.samples}",
-                "–" if width is None else f"±{width:.1%}",
+                "-" if held is None else f"{held.mape:.1%} of {held.samples}",
+                "-" if width is None else f"±{width:.1%}",
             )
         )
     return rows
@@ -63,8 +63,8 @@ def _facts(built: Built) -> list[tuple[str, object]]:
         ("KV pool", f"{profile.kv_tokens_capacity} tokens"),
         ("context length", f"{profile.context_length} tokens"),
         ("ingress, egress", f"{overheads.ingress_s * 1e3:.2f} ms, {overheads.egress_s * 1e3:.2f} ms"),
-        ("load report", "–" if report is None else f"{report.delay_s * 1e3:.1f} ms old on average"),
-        ("client over server step times", measurement.server_clock_ratio or "–"),
+        ("load report", "-" if report is None else f"{report.delay_s * 1e3:.1f} ms old on average"),
+        ("client over server step times", measurement.server_clock_ratio or "-"),
         *profile.settings.model_dump(exclude_none=True).items(),
         *((name, value) for name, value in measurement.server_args.items() if value is not None),
     ]

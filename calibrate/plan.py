@@ -119,7 +119,7 @@ def make_plan(facts: ServerFacts) -> Plan:
     decodes = _decodes(facts)
     shorts = [point for point in decodes if point.prompt_tokens == _SHORT_PROMPT]
     longer = sorted((point for point in decodes if point not in shorts), key=lambda point: point.work_tokens)
-    points = [*plain, *shorts, *_rides(facts, longest_step), ReportPoint(), *cached, *longer]
+    points: list[Point] = [*plain, *shorts, *_rides(facts, longest_step), ReportPoint(), *cached, *longer]
     return Plan(tuple(points))
 
 

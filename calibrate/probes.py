@@ -1,4 +1,4 @@
-"""The measurements: what is sent to the server for each point of the plan, and what its answers say of a step's time."""
+"""The measurements: what is sent for each point of the plan, and what the answers say of a step's time."""
 
 import asyncio
 import random
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .client import Answer, SglangClient
-from .errors import ForeignTraffic, ServerMisbehaved
+from .errors import ForeignTrafficError, ServerMisbehavedError
 from .neighbours import Neighbours
 from .plan import DECODE_TOKENS, DecodePoint, Point, PrefillPoint, ReportPoint, RidePoint
 from .samples import DecodeSample, PrefillSample, ReportSample, RideSample, Sample
@@ -67,7 +67,7 @@ class Prober:
             await asyncio.gather(*(self._client.generate(self._prompt(tokens), 8) for _ in range(2)))
 
     async def idle_load(self) -> dict[str, Any]:
-        """The load report of the server without our requests. Raises ForeignTraffic if others' are there."""
+        """The load report of the server without our requests. Raises ForeignTrafficError if others' are there."""
         for attempt in range(25):
             load = await self._client.load()
             running, waiting = int(load["num_running_reqs"]), int(load["num_waiting_reqs"])
@@ -75,7 +75,7 @@ class Prober:
                 return load
             # Ours of a moment ago may not have left the report yet.
             await asyncio.sleep(_SETTLE_S * (1 + attempt / 2))
-        raise ForeignTraffic(
+        raise ForeignTrafficError(
             f"{self._client.url}: {running} requests run and {waiting} wait that are not ours, so step times would be "
             "wrong; take the traffic off, or use --allow-busy to measure all the same"
         )
@@ -108,7 +108,7 @@ class Prober:
         after = await self.idle_load()
         cached = int(answer.meta.get("cached_tokens", 0))
         if abs(cached - point.cached_tokens) > max(32, point.cached_tokens // 10):
-            raise ServerMisbehaved(
+            raise ServerMisbehavedError(
                 f"{self._client.url}: a prompt with {point.cached_tokens} cached tokens had {cached}: something else "
                 "uses the prefix cache, or prompts repeat"
             )
@@ -123,7 +123,7 @@ class Prober:
         arrivals = _full_batch_arrivals(answers)
         gaps = np.diff(arrivals)
         if len(gaps) < _FEWEST_STEPS:
-            raise ServerMisbehaved(
+            raise ServerMisbehavedError(
                 f"{self._client.url}: {point.batch} requests of {point.prompt_tokens} tokens did not run together, "
                 f"though its limits allow it ({len(gaps)} steps with all of them)"
             )
@@ -161,7 +161,9 @@ class Prober:
         hit = int(np.searchsorted(arrivals, rider.token_at[0])) - 1
         window = slice(max(hit - _RIDE_WINDOW, 0), hit + _RIDE_WINDOW)
         if len(gaps) < _FEWEST_STEPS or len(gaps[window]) < 2 * _RIDE_WINDOW:
-            raise ServerMisbehaved(f"{self._client.url}: a prompt did not come while {point.batch} requests decoded")
+            raise ServerMisbehavedError(
+                f"{self._client.url}: a prompt did not come while {point.batch} requests decoded"
+            )
         step_s = float(np.median(gaps))
         return RideSample(
             batch=point.batch,

@@ -8,7 +8,7 @@ from simcore.errors import UserError
 from simcore.launch import SchedulePolicy, SchedulerSettings
 
 from .client import SglangClient
-from .errors import NotSglang
+from .errors import NotSglangError
 
 __all__ = ["ServerFacts", "read_facts"]
 
@@ -49,7 +49,7 @@ async def read_facts(client: SglangClient) -> ServerFacts:
     """Ask the server. Raises UserError where it is not SGLang, or of a kind that the simulator does not model."""
     info = await client.get("/server_info")
     if not isinstance(info, dict) or "max_total_num_tokens" not in info or "internal_states" not in info:
-        raise NotSglang(f"{client.url}/server_info is not SGLang's: this is another engine")
+        raise NotSglangError(f"{client.url}/server_info is not SGLang's: this is another engine")
     model = await client.get("/model_info")
     load = await client.load()
     if info.get("disaggregation_mode") not in (None, "null"):

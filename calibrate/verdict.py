@@ -60,7 +60,8 @@ def _other_doubts(split: Split, clock_ratio: float | None, missed: dict[str, str
         doubts.append(f"only {len(split.decode)} decode and {len(split.prefill)} prefill samples: give more --budget")
     if clock_ratio is not None and abs(clock_ratio - 1) > _CLOCKS_APART:
         doubts.append(f"the client saw decode steps {clock_ratio:.2f} times as long as the server counted")
-    kept = sum(sample.disturbed for sample in (*split.decode, *split.prefill, *split.ride))
+    kept = sum(one.disturbed for one in split.decode) + sum(one.disturbed for one in split.prefill)
+    kept += sum(one.disturbed for one in split.ride)
     if kept > _MUCH_DISTURBED * len(split):
         doubts.append(f"{kept} of {len(split)} samples were taken while other work used the machine")
     if missed:

@@ -52,8 +52,8 @@ class PrefillSteps(_Part):
     0) + per_attended_s * attended``, with ``attended`` the sum over chunks of ``s * (h + s / 2)`` for ``s`` new tokens
     after ``h`` that are in the KV cache. Below the knee a step waits for the weights, above it for the arithmetic.
 
-    A chunk after ``h`` cached tokens adds ``per_cached_s * h``, for reading them, and ``per_cached_pair_s * h * h / 2``,
-    for what an attention kernel without cached prefixes computes anew (PyTorch's on a CPU; 0 on GPUs)."""
+    A chunk after ``h`` cached tokens adds ``per_cached_s * h``, for reading them, and ``per_cached_pair_s * h * h /
+    2``, for what an attention kernel without cached prefixes computes anew (PyTorch's on a CPU; 0 on GPUs)."""
 
     base_s: Seconds
     below_knee_s: Seconds

@@ -100,12 +100,13 @@ def _lines(loaded: "ServiceProfile") -> list[tuple[str, str]]:
         ("measured by", provenance.measured_by + (f", {provenance.date}" if provenance.date else "")),
         ("KV pool", f"{loaded.kv_tokens_capacity} tokens; context length {loaded.context_length}"),
         ("running requests", f"at most {settings.max_running_requests}"),
-        ("decode step", f"{_ms(times.decode_base_s[1])} alone, {_ms(times.decode_base_s[largest])} in a batch of {largest}, "
-                        f"and {times.decode_context_s[largest] * 1e9:.1f} ns a token of context"),
-        ("prefill step", ", ".join(f"{_ms(times.prefill_s(n, n * n / 2))} for {n}" for n in (128, 1024, 4096)) + " tokens"),
+        ("decode step", f"{_ms(times.decode_base_s[1])} alone, {_ms(times.decode_base_s[largest])} at batch {largest}"),
+        ("context", f"{times.decode_context_s[largest] * 1e9:.1f} ns a token and decode step"),
+        ("prefill step", ", ".join(f"{_ms(times.prefill_s(n, n * n / 2))} for {n} tokens" for n in (128, 1024))),
         ("ingress, egress", f"{_ms(loaded.requests.ingress_s)}, {_ms(loaded.requests.egress_s)}"),
-        ("valid up to", f"batch {valid.max_batch}, context {valid.max_context_tokens}, prefill {valid.max_prefill_tokens}"),
-    ]  # fmt: skip
+        ("valid up to", f"batch {valid.max_batch}, context {valid.max_context_tokens} tokens"),
+        ("", f"prefill steps of {valid.max_prefill_tokens} tokens"),
+    ]
     for term in ("decode", "prefill", "mixed"):
         left = getattr(loaded.residuals, term)
         if left is not None:
