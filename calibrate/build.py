@@ -127,9 +127,9 @@ def _provenance(facts: ServerFacts, fitted: Fitted, session: Session) -> Provena
         notes.append("mixed.decode_context_ratio was fitted to prompts that came while others decoded.")
     else:
         notes.append(
-            "The server does not mix prefill and decode, so mixed.decode_context_ratio is an assumption. residuals.mixed"
-            " is "
-            "of the gap that a prefill leaves between the tokens of requests that decode; what it costs them beyond "
+            "The server does not mix prefill and decode, so mixed.decode_context_ratio is an assumption. "
+            "residuals.mixed is of the gap that a prefill leaves between the tokens of requests that decode; what it "
+            "costs them beyond "
             f"the step itself, {fitted.prefill_scheduling_s * 1e3:.2f} ms, is part of prefill.base_s."
         )
     return Provenance(

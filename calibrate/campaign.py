@@ -39,6 +39,10 @@ class _Record:
     cost_s: float | None = None
     misses: int = 0
 
+    def standing(self) -> tuple[int, int]:
+        """Good visits, then all of them: on a busy machine every point gets its turn."""
+        return len(self.values), self.visits
+
     def half_width(self) -> float:
         """Of the 95% interval of the centre, relative to it; infinite below two values. The spread is robust, so that
         one bad visit does not take all the time."""
@@ -120,7 +124,7 @@ class Campaign:
         if untouched:
             return untouched[0]
         wide = [point for point in fitting if records[point.name].visits < _MOST]
-        fewest = min(wide, key=lambda point: len(records[point.name].values), default=None)
+        fewest = min(wide, key=lambda point: records[point.name].standing(), default=None)
         if fewest is not None and len(records[fewest.name].values) < _FEWEST:
             return fewest
         widest = max(wide, key=lambda point: records[point.name].half_width(), default=None)

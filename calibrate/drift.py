@@ -7,7 +7,6 @@ the simulated server, before and after, says whether the factors explain the run
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt

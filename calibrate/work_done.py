@@ -91,30 +91,36 @@ def _decode_steps(profile: ServiceProfile, rows: Floats, context: Floats) -> Flo
     return np.column_stack([base_s, context_s * context])
 
 
-def _own_prefill(profile: ServiceProfile, new: Floats, cached: Floats) -> Floats:
-    """Per request: seconds of its prefill that are a step's base (one for each chunk), and the rest."""
+def _prefill_s(profile: ServiceProfile, new: Floats, attended: Floats, cached_s: Floats) -> Floats:
+    """Per prefill: seconds that are a step's base (one for each chunk), and the rest."""
     times, chunk = StepTimes(profile.steps, profile.settings), profile.settings.chunked_prefill_size or np.inf
-    chunks = np.ceil(new / chunk)
     base_s = profile.steps.prefill.base_s + profile.steps.overhead_s
-    attended = new * (cached + new / 2)
-    whole = [
-        times.prefill_s(int(n), a) + times.cached_s([int(c)]) for n, a, c in zip(new, attended, cached, strict=True)
-    ]
-    return np.column_stack([chunks * base_s, np.maximum(np.array(whole) - base_s, 0.0)])
+    whole = np.array([times.prefill_s(int(n), a) for n, a in zip(new, attended, strict=True)]) + cached_s
+    return np.column_stack([np.ceil(new / chunk) * base_s, np.maximum(whole - base_s, 0.0)])
+
+
+def _parts(profile: ServiceProfile, new: Floats, cached: Floats) -> tuple[Floats, Floats]:
+    """Per request: what its prompt attends to, and the seconds that its cached tokens add."""
+    prefill = profile.steps.prefill
+    return new * (cached + new / 2), cached * (prefill.per_cached_s + prefill.per_cached_pair_s * cached / 2)
+
+
+def _own_prefill(profile: ServiceProfile, new: Floats, cached: Floats) -> Floats:
+    """Per request: its prefill as a step of its own."""
+    return _prefill_s(profile, new, *_parts(profile, new, cached))
 
 
 def _prefills(
     profile: ServiceProfile, owner: npt.NDArray[np.int64], new: Floats, cached: Floats, first: Floats, edges: Floats
 ) -> Floats:
-    """Per interval: base and rest of the prefill steps that end with it; those of one step share its base."""
-    own = _own_prefill(profile, new, cached)
-    found = np.zeros((len(edges), 2))
+    """Per interval: base and rest of the prefill step that ends with it, of all the requests in that step."""
     order = np.argsort(first)
-    shortest = float(own.sum(axis=1).min()) * _SAME_STEP
-    joint = np.diff(first[order], prepend=-np.inf) < shortest
-    own[order[joint], 0] = 0.0
-    inside = owner >= 0
-    np.add.at(found, owner[inside], own[inside])
+    shortest = float(_own_prefill(profile, new, cached).sum(axis=1).min()) * _SAME_STEP
+    begins = np.flatnonzero(np.diff(first[order], prepend=-np.inf) >= shortest)
+    sums = [np.add.reduceat(column[order], begins) for column in (new, *_parts(profile, new, cached))]
+    seconds, at = _prefill_s(profile, *sums), owner[order][begins]
+    found = np.zeros((len(edges), 2))
+    np.add.at(found, at[at >= 0], seconds[at >= 0])
     return found
 
 
