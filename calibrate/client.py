@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -104,8 +104,10 @@ class SglangClient:
         async with self._request("POST", "/abort_request", json={"rid": self._prefix}) as response:
             await response.read()
 
-    async def generate(self, input_ids: Sequence[int], max_new_tokens: int) -> Answer:
-        """Stream exactly ``max_new_tokens`` tokens after the prompt."""
+    async def generate(
+        self, input_ids: Sequence[int], max_new_tokens: int, on_tokens: Callable[[int], None] | None = None
+    ) -> Answer:
+        """Stream exactly ``max_new_tokens`` tokens after the prompt; ``on_tokens`` is told how many so far."""
         self._sent += 1
         sampling = {"max_new_tokens": max_new_tokens, "ignore_eos": True, "temperature": 0}
         body = {
@@ -136,6 +138,8 @@ class SglangClient:
                 at.append(now)
                 tokens.append(int(found[1]))
                 last = line
+                if on_tokens is not None:
+                    on_tokens(tokens[-1])
         meta = self._finished(last, max_new_tokens)
         return Answer(sent_at, sent_wall, first_wall, tuple(at), tuple(tokens), meta)
 

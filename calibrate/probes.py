@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -25,8 +26,10 @@ _DISTURBED = 1.25  # a step so far above the median is not the server's own doin
 _DISTURBED_SHARE = 0.1
 _FEWEST_STEPS = 16
 _RIDE_WINDOW = 3
+_RIDE_AFTER = 8  # tokens of each decoding request, when the prompt is sent
 _PREFILL_SHOTS = 5  # at most, for one sample: their median
 _PREFILL_SHOTS_S = 0.5
+_REPORTS = 50  # readings kept of one visit
 
 
 class Prober:
@@ -142,17 +145,32 @@ class Prober:
             point=point.name,
         )
 
-    async def _together(self, batch: int, prompt_tokens: int) -> list[Answer]:
+    async def _together(
+        self, batch: int, prompt_tokens: int, on_tokens: Callable[[int], None] | None = None
+    ) -> list[Answer]:
         prompts = [self._prompt(prompt_tokens) for _ in range(batch)]
-        return await _all(self._client.generate(prompt, DECODE_TOKENS) for prompt in prompts)
+        return await _all(self._client.generate(prompt, DECODE_TOKENS, on_tokens) for prompt in prompts)
 
     async def _ride(self, point: RidePoint) -> RideSample:
         await self._empty_cache()
         await self.idle_load()
-        decoding = asyncio.ensure_future(self._together(point.batch, point.prompt_tokens))
+        all_decode = asyncio.Event()
+        waited_for = point.batch
+
+        def heard(tokens: int) -> None:
+            nonlocal waited_for
+            waited_for -= tokens == _RIDE_AFTER
+            if waited_for == 0:
+                all_decode.set()
+
+        decoding = asyncio.ensure_future(self._together(point.batch, point.prompt_tokens, heard))
+        prompt = self._prompt(point.new_tokens)
         try:
-            await self._until_decoding(point.batch, decoding)
-            rider = await self._client.generate(self._prompt(point.new_tokens), 1)
+            await asyncio.wait(
+                [decoding, begun := asyncio.ensure_future(all_decode.wait())], return_when="FIRST_COMPLETED"
+            )
+            begun.cancel()
+            rider = await self._client.generate(prompt, 1)
             answers = await decoding
         finally:
             decoding.cancel()
@@ -175,15 +193,6 @@ class Prober:
             point=point.name,
         )
 
-    async def _until_decoding(self, batch: int, decoding: "asyncio.Future[list[Answer]]") -> None:
-        """Return some steps after all of the batch run."""
-        while not decoding.done():
-            await asyncio.sleep(_SETTLE_S)
-            load = await self._client.load()
-            if int(load["num_running_reqs"]) >= batch and int(load["num_waiting_reqs"]) == 0:
-                break
-        await asyncio.sleep(3 * _SETTLE_S)
-
     async def _report(self, point: ReportPoint) -> list[ReportSample]:
         decoding = asyncio.ensure_future(self._client.generate(self._prompt(point.work_tokens), point.steps))
         await asyncio.sleep(_SETTLE_S)
@@ -197,7 +206,8 @@ class Prober:
             if load["timestamp"] != stamp:
                 refresh_s = float(load["timestamp"]) - changed_at if stamp is not None else None
                 stamp, changed_at = load["timestamp"], float(load["timestamp"])
-            samples.append(ReportSample(now - began, refresh_s, point.name))
+            if len(samples) < _REPORTS:
+                samples.append(ReportSample(now - began, refresh_s, point.name))
         await decoding
         return samples
 

@@ -40,7 +40,7 @@ def test_facts_come_from_the_server() -> None:
     assert (facts.model, facts.engine_version, facts.kv_tokens_capacity) == ("fake", "0.5.23", 4096)
     assert (facts.context_length, facts.max_prompt_tokens) == (1024, 1017)
     settings = facts.settings
-    assert (settings.max_running_requests, settings.chunked_prefill_size, settings.cuda_graph_max_batch) == (4, 256, 0)
+    assert (settings.max_running_requests, settings.chunked_prefill_size, settings.cuda_graph_max_batch) == (2, 64, 0)
     assert not settings.overlap
 
 

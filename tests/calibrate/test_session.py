@@ -18,7 +18,7 @@ from simcore.profile import ServiceProfile
 
 
 def calibrate(
-    fake: FakeSglang, folder: Path, *, budget_s: float = 6.0, resume: bool = False, allow_busy: bool = False
+    fake: FakeSglang, folder: Path, *, budget_s: float = 4.5, resume: bool = False, allow_busy: bool = False
 ) -> Calibration:
     async def run() -> Calibration:
         async with fake.serving() as url:
@@ -35,9 +35,9 @@ def test_it_ends_in_time_with_profile_page_and_samples(tmp_path: Path) -> None:
     assert profile == done.built.profile
     measurement = profile.measurement
     assert measurement is not None
-    assert measurement.duration_s < 6.0
+    assert measurement.duration_s < 4.5
     assert measurement.load_report is not None
-    assert profile.valid_range.max_batch == 4
+    assert profile.valid_range.max_batch == 2
     # What the fake counts of its prefills: 1 ms and 10 us a token.
     assert profile.steps.prefill.per_token_s == pytest.approx(1e-5, rel=0.1)
     assert "<svg" in (tmp_path / "report.html").read_text()
@@ -49,25 +49,25 @@ def test_it_ends_in_time_with_profile_page_and_samples(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("fault", "error"), [("die", ServerGoneError), ("503", RefusedError)])
 def test_a_failure_keeps_the_samples_and_resume_goes_on(tmp_path: Path, fault: str, error: type[UserError]) -> None:
     with pytest.raises(error, match=r"samples are kept in .*samples\.jsonl; go on with --resume"):
-        calibrate(FakeSglang(fault=fault, fault_at=120), tmp_path)
+        calibrate(FakeSglang(fault=fault, fault_at=40), tmp_path)
     _, kept = read_samples(tmp_path / "samples.jsonl")
     assert kept
-    done = calibrate(FakeSglang(), tmp_path, resume=True)
+    calibrate(FakeSglang(), tmp_path, resume=True)
     _, samples = read_samples(tmp_path / "samples.jsonl")
     assert samples[: len(kept)] == kept
-    assert len(done.built.split) + done.built.split.left_out > len(kept)
+    assert len(samples) > len(kept)
 
 
 def test_resume_refuses_samples_of_another_server(tmp_path: Path) -> None:
     with pytest.raises(ServerGoneError):
-        calibrate(FakeSglang(fault="die", fault_at=60), tmp_path)
+        calibrate(FakeSglang(fault="die", fault_at=40), tmp_path)
     with pytest.raises(UserError, match="measured on another server: kv_tokens_capacity was 4096, now it is 8192"):
         calibrate(FakeSglang(kv_tokens=8192), tmp_path, resume=True)
 
 
 def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
     with pytest.raises(ServerGoneError):
-        calibrate(FakeSglang(fault="die", fault_at=60), tmp_path)
+        calibrate(FakeSglang(fault="die", fault_at=40), tmp_path)
     file = tmp_path / "samples.jsonl"
     whole = file.read_text()
     file.write_text(whole + '{"kind": "dec')
