@@ -35,6 +35,7 @@ from .fit import (
     prefill_step_s,
     residual,
 )
+from .neighbours import TOO_MUCH_CORES
 from .samples import DecodeSample, PrefillSample, RideSample, Sample
 
 __all__ = ["Fitted", "Split", "fit_all", "ride_extra_s", "split_samples"]
@@ -51,7 +52,7 @@ _S = TypeVar("_S", DecodeSample, PrefillSample, RideSample)
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Samples by kind, without those that were disturbed where their point has others."""
+    """Samples by kind, without those that other work on the machine disturbed, where their point has calmer ones."""
 
     decode: tuple[DecodeSample, ...]
     prefill: tuple[PrefillSample, ...]
@@ -84,9 +85,11 @@ def split_samples(samples: Sequence[Sample]) -> Split:
 
 
 def _calm(samples: list[_S]) -> tuple[list[_S], int]:
-    """Without the disturbed samples of points that have others, and how many were left out."""
-    calm = Counter(sample.point for sample in samples if not sample.disturbed)
-    kept = [sample for sample in samples if not sample.disturbed or not calm[sample.point]]
+    """Without those beside which others used notably more of the machine than beside the calmest of their point."""
+    calmest: dict[str, float] = {}
+    for sample in samples:
+        calmest[sample.point] = min(sample.others_cores, calmest.get(sample.point, np.inf))
+    kept = [sample for sample in samples if sample.others_cores <= calmest[sample.point] + TOO_MUCH_CORES]
     return kept, len(samples) - len(kept)
 
 

@@ -7,9 +7,11 @@ from urllib.parse import urlsplit
 
 import psutil
 
-__all__ = ["Neighbours"]
+__all__ = ["TOO_MUCH_CORES", "Neighbours"]
 
-_TOO_MUCH = 0.3  # cores that others use during a sample
+TOO_MUCH_CORES = 0.3
+"""Others that use so much of the machine draw steps out."""
+
 _CALM_POLL_S = 0.25
 _CALM_WAIT_S = 2.0
 _CALM_SHARE = 0.15  # of all time since the start that may be spent on waiting
@@ -42,9 +44,9 @@ class Neighbours:
         """A sample begins."""
         self._mark = self._now() if self.can_see else None
 
-    def disturbed(self) -> bool:
-        """Whether others used the machine noticeably since ``start``."""
-        return self._mark is not None and self._cores_since(self._mark) > _TOO_MUCH
+    def others_cores(self) -> float:
+        """Cores that others used since ``start``, on average; 0 where that cannot be seen."""
+        return 0.0 if self._mark is None else round(max(self._cores_since(self._mark), 0.0), 2)
 
     async def calm(self) -> None:
         """Return when others are quiet, or after a while all the same."""
@@ -54,7 +56,7 @@ class Neighbours:
         while self.can_see and time.monotonic() < deadline:
             mark = self._now()
             await asyncio.sleep(_CALM_POLL_S)
-            if self._cores_since(mark) <= _TOO_MUCH:
+            if self._cores_since(mark) <= TOO_MUCH_CORES:
                 break
         self._waited_s += time.monotonic() - began
 

@@ -23,7 +23,6 @@ Floats = npt.NDArray[np.float64]
 _TOKEN_IDS = (10, 30_000)  # of nearly every vocabulary, without its special tokens
 _SETTLE_S = 0.02
 _DISTURBED = 1.25  # a step so far above the median is not the server's own doing
-_DISTURBED_SHARE = 0.1
 _FEWEST_STEPS = 16
 _RIDE_WINDOW = 3
 _RIDE_AFTER = 8  # tokens of each decoding request, when the prompt is sent
@@ -101,7 +100,7 @@ class Prober:
         while len(shots) < _PREFILL_SHOTS and sum(shot.ttft_s for shot in shots) < _PREFILL_SHOTS_S:
             shots.append(await self._shot(point, prefix))
         middle = sorted(shots, key=lambda shot: shot.step_s)[(len(shots) - 1) // 2]
-        return replace(middle, disturbed=self._neighbours.disturbed())
+        return replace(middle, others_cores=self._neighbours.others_cores())
 
     async def _shot(self, point: PrefillPoint, prefix: list[int]) -> PrefillSample:
         await asyncio.sleep(_SETTLE_S)
@@ -141,7 +140,7 @@ class Prober:
             steps=len(gaps),
             step_s=calm * (client_s if server_s is None else server_s),
             client_step_s=calm * client_s,
-            disturbed=self._neighbours.disturbed() or float(outliers.mean()) > _DISTURBED_SHARE,
+            others_cores=self._neighbours.others_cores(),
             point=point.name,
         )
 
@@ -189,7 +188,7 @@ class Prober:
             new_tokens=point.new_tokens,
             extra_s=float(gaps[window].sum() - len(gaps[window]) * step_s),
             decode_step_s=step_s,
-            disturbed=self._neighbours.disturbed(),
+            others_cores=self._neighbours.others_cores(),
             point=point.name,
         )
 
@@ -268,6 +267,6 @@ def _prefill_sample(point: PrefillPoint, answer: Answer, cached: int, busy_s: fl
         ttft_s=answer.ttft_s,
         ingress_s=rest_s - egress_s,
         egress_s=egress_s,
-        disturbed=False,
+        others_cores=0.0,
         point=point.name,
     )

@@ -36,8 +36,8 @@ class DecodeSample:
     steps: int
     step_s: float
     client_step_s: float
-    disturbed: bool
-    """Others used the machine, or more than a tenth of the steps were drawn out."""
+    others_cores: float
+    """Processor cores that other work on the server's machine used meanwhile; 0 where that cannot be seen."""
     point: str
     kind: Literal["decode"] = "decode"
 
@@ -56,7 +56,7 @@ class PrefillSample:
     ttft_s: float
     ingress_s: float
     egress_s: float
-    disturbed: bool
+    others_cores: float
     point: str
     kind: Literal["prefill"] = "prefill"
 
@@ -74,7 +74,7 @@ class RideSample:
     new_tokens: int
     extra_s: float
     decode_step_s: float
-    disturbed: bool
+    others_cores: float
     point: str
     kind: Literal["ride"] = "ride"
 

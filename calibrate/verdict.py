@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from simcore.profile_measurement import Trust
 
 from .fit_samples import Fitted, Split
+from .neighbours import TOO_MUCH_CORES
 
 __all__ = ["Verdict", "judge"]
 
@@ -60,10 +61,11 @@ def _other_doubts(split: Split, clock_ratio: float | None, missed: dict[str, str
         doubts.append(f"only {len(split.decode)} decode and {len(split.prefill)} prefill samples: give more --budget")
     if clock_ratio is not None and abs(clock_ratio - 1) > _CLOCKS_APART:
         doubts.append(f"the client saw decode steps {clock_ratio:.2f} times as long as the server counted")
-    kept = sum(one.disturbed for one in split.decode) + sum(one.disturbed for one in split.prefill)
-    kept += sum(one.disturbed for one in split.ride)
-    if kept > _MUCH_DISTURBED * len(split):
-        doubts.append(f"{kept} of {len(split)} samples were taken while other work used the machine")
+    cores = [one.others_cores for one in split.decode] + [one.others_cores for one in split.prefill]
+    cores += [one.others_cores for one in split.ride]
+    beside = sum(value > TOO_MUCH_CORES for value in cores)
+    if beside > _MUCH_DISTURBED * len(split):
+        doubts.append(f"{beside} of {len(split)} samples were taken while other work used the machine")
     if missed:
         doubts.append(f"{len(missed)} points could not be measured ({next(iter(missed))}, ...)")
     if busy:

@@ -23,19 +23,19 @@ def samples(noise: float = 0.01, *, mixed: bool = False, scheduling_s: float = 0
     for _ in range(4):
         for batch, context in itertools.product(BASE, (64.0, 512.0, 2048.0)):
             step_s = (BASE[batch] + 1.5e-6 * batch * context) * (1 + noise * rng.standard_normal())
-            found.append(DecodeSample(batch, context, 47, step_s, step_s, False, f"d{batch} {context}"))
+            found.append(DecodeSample(batch, context, 47, step_s, step_s, 0.0, f"d{batch} {context}"))
         for new, cached in itertools.product((1, 32, 128, 512, 1024, 2048), (0, 512, 2048)):
             step_s = prefill_s(new, cached) * (1 + noise * rng.standard_normal())
             ingress = 0.004 + 1e-6 * (new + cached)
             found.append(
-                PrefillSample(new, cached, step_s, step_s + ingress + 0.002, ingress, 0.002, False, f"p{new} {cached}")
+                PrefillSample(new, cached, step_s, step_s + ingress + 0.002, ingress, 0.002, 0.0, f"p{new} {cached}")
             )
         for batch, new in itertools.product((4, 15), (64, 512)):
             gap = float(np.interp(batch, list(BASE), list(BASE.values()))) + 1.5e-6 * batch * 100
             extra = prefill_s(new) + scheduling_s
             if mixed:
                 extra = 0.012 + 1e-4 * (new + batch) + 5e-8 * new * new / 2 + 2.5 * 1.5e-6 * batch * 100 - gap
-            found.append(RideSample(batch, 100.0, new, extra, gap, False, f"r{batch} {new}"))
+            found.append(RideSample(batch, 100.0, new, extra, gap, 0.0, f"r{batch} {new}"))
     return found
 
 
@@ -67,11 +67,11 @@ def test_a_mixed_server_gives_the_cost_of_riding_along() -> None:
 
 def test_disturbed_samples_are_left_out_where_there_are_others() -> None:
     good = samples()
-    bad = [DecodeSample(4, 64.0, 47, 0.5, 0.5, True, "d4 64.0")] * 3
+    bad = [DecodeSample(4, 64.0, 47, 0.5, 0.5, 1.0, "d4 64.0")] * 3
     split = split_samples([*good, *bad])
     assert split.left_out == 3
     assert len(split) == len(good)
-    alone = split_samples([*good, DecodeSample(8, 64.0, 47, 0.5, 0.5, True, "only")])
+    alone = split_samples([*good, DecodeSample(8, 64.0, 47, 0.5, 0.5, 1.0, "only")])
     assert any(sample.point == "only" for sample in alone.decode)
 
 
