@@ -30,15 +30,16 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--resume", type=_FOLDER, help="Go on from the samples in this folder.")
 @click.option("--from-grid", type=_FILE, metavar="CSV", help="Import a grid of step times instead.")
 @click.option("--from-layers", type=_FOLDER, metavar="DIR", help="Import tables of layer times instead.")
+@click.option("--from-aiconfigurator", is_flag=True, help="Ask aiconfigurator (an extra) for step times instead.")
 @click.option("--from-run", type=_FOLDER, metavar="RUN_DIR", help="Refit a profile from a run's records instead.")
 @click.option("--profile", metavar="PROFILE", help="For --from-run: the profile to refit.  [default: the run's]")
 @click.option(
     "--watch", type=DurationOption(), metavar="EVERY", help="For --from-run: again and again, at this interval."
 )
 @click.option("--max-drift", type=float, default=0.1, show_default=True, help="For --from-run: warn beyond this share.")
-@click.option("--model", metavar="MODEL", help="For --from-grid: the model, e.g. llama-3.1-8b.")
-@click.option("--system", metavar="SYSTEM", help="For --from-grid: the system, e.g. h100_sxm.")
-@click.option("--backend", default="sglang", show_default=True, help="For --from-grid: the engine.")
+@click.option("--model", metavar="MODEL", help="For --from-grid and --from-aiconfigurator..")
+@click.option("--system", metavar="SYSTEM", help="For the same: a100_sxm, h100_sxm, h200_sxm or l40s..")
+@click.option("--backend", default="sglang", show_default=True, help="For the same: the engine.")
 @click.option("--name", help="The profile's name.  [default: from the model]")
 @click.option("--gpu", help="What the server runs on, for the record.")
 @click.option("--out", type=_FOLDER, help="Folder for the results.  [default: results/<time>-calibrate-<name>]")
@@ -54,6 +55,7 @@ def calibrate(**options: Any) -> None:
     Published step times:
       simroute calibrate --from-layers rtx4090-llama31-8b
       simroute calibrate --from-grid grid.csv --model llama-3.1-8b --system h100_sxm
+      simroute calibrate --from-aiconfigurator --model meta-llama/Meta-Llama-3.1-8B --system h100_sxm
     The records of a run:
       simroute calibrate --from-run results/20250101-120000-chat-least_request
 

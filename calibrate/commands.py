@@ -25,7 +25,7 @@ from .session import Calibration, Order, calibrate_server
 
 __all__ = ["End", "carry_out"]
 
-_SOURCES = ("url", "launch", "presets", "from_grid", "from_layers", "from_run")
+_SOURCES = ("url", "launch", "presets", "from_grid", "from_layers", "from_aiconfigurator", "from_run")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +168,11 @@ def _imported(source: str, options: Mapping[str, Any]) -> ServiceProfile:
 
             name = {"name": options["name"]} if options["name"] else {}
             return build_layers_profile(options["from_layers"], **name)
+        case "from_aiconfigurator":
+            from .aiconfigurator import import_aiconfigurator
+
+            model, system = _required(options, "model"), _required(options, "system")
+            return import_aiconfigurator(model, system, options["backend"], options["name"])
         case _:
             from .grid import import_grid
 

@@ -39,7 +39,17 @@ from .fit import DecodeSamples, PrefillSamples, decode_step_s, fit_decode, fit_p
 from .mixed import MIXED_FILES, MixedFit, fit_mixed
 from .tables import read_table, sha256
 
-__all__ = ["GRIDS", "REQUESTS", "build_profile", "import_grid", "launch_defaults", "main"]
+__all__ = [
+    "GRIDS",
+    "REQUESTS",
+    "SYSTEMS",
+    "build_profile",
+    "fit_table",
+    "import_grid",
+    "launch_defaults",
+    "main",
+    "range_of_table",
+]
 
 _RUNTIME_MIB = 1024
 _OVERHEAD_S = 0.0007
@@ -63,10 +73,10 @@ def _grids(model: str, file: str, systems: dict[str, str]) -> list[Grid]:
     return [Grid(f"{model}-{system.removesuffix('_sxm')}", model, gpu, file, system) for system, gpu in systems.items()]
 
 
-_SYSTEMS = {"a100_sxm": "a100-80gb-sxm", "h100_sxm": "h100-80gb-sxm", "h200_sxm": "h200-141gb-sxm", "l40s": "l40s-48gb"}
+SYSTEMS = {"a100_sxm": "a100-80gb-sxm", "h100_sxm": "h100-80gb-sxm", "h200_sxm": "h200-141gb-sxm", "l40s": "l40s-48gb"}
 GRIDS: Final = [
-    *_grids("llama-2-7b", "aic_grid_llama2_7b_fp16.csv", {name: _SYSTEMS[name] for name in ("a100_sxm", "h100_sxm")}),
-    *_grids("llama-3.1-8b", "aic_grid_llama31_8b_bf16.csv", _SYSTEMS),
+    *_grids("llama-2-7b", "aic_grid_llama2_7b_fp16.csv", {name: SYSTEMS[name] for name in ("a100_sxm", "h100_sxm")}),
+    *_grids("llama-3.1-8b", "aic_grid_llama31_8b_bf16.csv", SYSTEMS),
 ]
 
 
@@ -76,9 +86,8 @@ def build_profile(grid: Grid, folder: Path, mixed: MixedFit) -> ServiceProfile:
     table = table[(table["system"] == grid.system) & (table["backend"] == grid.backend)]
     if not {"decode", "prefill"} <= set(table["phase"]):
         raise UserError(f"{folder / grid.file}: no decode and prefill rows of {grid.backend} on {grid.system}")
-    decode, prefill = _decode_samples(table), _prefill_samples(table)
     gpu, model = GPUS[grid.gpu], MODELS[grid.model]
-    steps, residuals = _fit(decode, prefill, mixed, model.weight_bytes / gpu.bandwidth_bytes_per_s)
+    steps, residuals = fit_table(table, mixed, model.weight_bytes / gpu.bandwidth_bytes_per_s)
     memory, settings = launch_defaults(gpu, model)
     return ServiceProfile(
         schema_version=SCHEMA_VERSION,
@@ -90,11 +99,7 @@ def build_profile(grid: Grid, folder: Path, mixed: MixedFit) -> ServiceProfile:
         kv_tokens_capacity=memory_kv_tokens(memory, settings),
         context_length=model.context_length,
         settings=settings,
-        valid_range=ValidRange(
-            max_batch=int(decode.batch.max()),
-            max_context_tokens=int(decode.context_tokens.max()),
-            max_prefill_tokens=int(prefill.new_tokens.max()),
-        ),
+        valid_range=range_of_table(table),
         residuals=residuals,
     )
 
@@ -105,7 +110,7 @@ def import_grid(file: Path, model: str, system: str, backend: str, name: str | N
     The cost of mixed steps, which no grid has, comes from the layer tables in ``rtx4090-llama31-8b`` beside the file.
     Raises UserError.
     """
-    for what, value, known in (("model", model, MODELS), ("system", system, _SYSTEMS)):
+    for what, value, known in (("model", model, MODELS), ("system", system, SYSTEMS)):
         if value not in known:
             raise UserError(f"--{what} {value}: not one of {', '.join(known)}")
     layers = file.parent / _MIXED_FOLDER
@@ -113,7 +118,7 @@ def import_grid(file: Path, model: str, system: str, backend: str, name: str | N
         raise UserError(f"{layers}: no such folder; layer times of mixed batches are needed beside the grid")
     wanted = name or f"{model}-{system.removesuffix('_sxm')}{'' if backend == 'sglang' else f'-{backend}'}"
     return build_profile(
-        Grid(wanted, model, _SYSTEMS[system], file.name, system, backend), file.parent, fit_mixed(layers)
+        Grid(wanted, model, SYSTEMS[system], file.name, system, backend), file.parent, fit_mixed(layers)
     )
 
 
@@ -135,9 +140,19 @@ def _seconds(rows: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.float64]]
     return rows["ms"].to_numpy(dtype=np.float64) / 1000.0
 
 
-def _fit(
-    decode: DecodeSamples, prefill: PrefillSamples, mixed: MixedFit, floor_s: float
-) -> tuple[StepCoefficients, Residuals]:
+def range_of_table(table: pd.DataFrame) -> ValidRange:
+    """What the rows of one system cover."""
+    decode, prefill = _decode_samples(table), _prefill_samples(table)
+    return ValidRange(
+        max_batch=int(decode.batch.max()),
+        max_context_tokens=int(decode.context_tokens.max()),
+        max_prefill_tokens=int(prefill.new_tokens.max()),
+    )
+
+
+def fit_table(table: pd.DataFrame, mixed: MixedFit, floor_s: float) -> tuple[StepCoefficients, Residuals]:
+    """Fit one system's rows (columns phase, batch, isl, ms)."""
+    decode, prefill = _decode_samples(table), _prefill_samples(table)
     decode_fit, prefill_fit = fit_decode(decode), fit_prefill(prefill)
     steps = StepCoefficients(
         decode=decode_fit,

@@ -61,7 +61,7 @@ def test_the_imports_of_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "give exactly one of --url, --launch, --preset, --from-grid, --from-layers, --from-run"),
+        ([], "give exactly one of --url, --launch, --preset, --from-grid, --from-layers"),
         (["--url", "http://x", "--launch", "m"], "give exactly one of"),
         (["--url", "http://x", "--", "--tp", "2"], "'--tp': flags of SGLang need --launch or --preset"),
         (["--url", "http://127.0.0.1:9", "--api-key-env", "NO_SUCH"], "environment variable is not set"),
