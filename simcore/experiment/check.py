@@ -1,7 +1,6 @@
 """What can be wrong with an experiment, looked for before anything runs."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from simcore.profile import ServiceProfile
 from simcore.scenario import PolicySpec, Scenario
 from simcore.workload import Workload, build_workload
 
-__all__ = ["check_experiment", "check_workload", "policies_beside"]
+__all__ = ["check_experiment", "check_workload"]
 
 
 def check_experiment(scenario: Scenario) -> list[ServiceProfile]:
@@ -35,17 +34,6 @@ def check_workload(scenario: Scenario) -> Workload:
     """The scenario's requests, made as a run with its seed makes them. Raises UserError where they cannot be."""
     workload_seed, *_ = np.random.SeedSequence(scenario.seed).spawn(3)
     return build_workload(scenario.workload, workload_seed, base_dir=scenario.base_dir)
-
-
-def policies_beside(scenario: Scenario) -> Scenario:
-    """The scenario with its policies' files, which are named relative to its own, named from here."""
-
-    def from_here(policy: PolicySpec) -> PolicySpec:
-        if ".py:" not in policy.name or Path(policy.name).is_absolute():
-            return policy
-        return policy.model_copy(update={"name": str(scenario.base_dir / policy.name)})
-
-    return scenario.model_copy(update={"policies": tuple(from_here(policy) for policy in scenario.policies)})
 
 
 def _check_policies(policies: Sequence[PolicySpec]) -> None:

@@ -12,6 +12,7 @@ from types import FrameType
 import joblib
 
 from simcore.engine import simulate
+from simcore.errors import UserError
 from simcore.metrics import observe, summarise
 from simcore.records import RunResult
 from simcore.report import MeasuredRun
@@ -114,6 +115,12 @@ def _run(scenario: Scenario, job: Job, number: int, board: Board, exact_steps: b
     board.report(number, 1)
     slo = scenario.slo.bounds()
     run = MeasuredRun(summarise(result, slo, scenario.warmup_s), observe(result, slo, scenario.warmup_s))
+    if not run.summary.measured_requests and not result.interrupted:
+        last = result.requests["arrived_at"].max()
+        raise UserError(
+            f"scenario {scenario.name}: nothing is left to measure: the last request arrives at {last:.3g} s, and "
+            f"warmup_s is {scenario.warmup_s:g}"
+        )
     return Outcome(job, result, run, started_at, datetime.now(UTC))
 
 
