@@ -79,6 +79,7 @@ class _Simulation:
         profiles = fleet_profiles(scenario)
         policy = make_policy(spec.name, spec.params, int(policy_seed.generate_state(1)[0]))
         self.clock = Clock()
+        self.wants_first_tokens = type(policy).on_first_token is not Policy.on_first_token
         self.members = build_fleet(self.clock, self, profiles, server_seed, exact_steps=exact_steps)
         self.recorder = RequestRecorder(workload, profiles[0].model)
         self._by_id = {member.server.server_id: member for member in self.members}
@@ -87,7 +88,6 @@ class _Simulation:
         self._clients = Clients(self.clock, workload, self._send)
         self._requests = _Requests(scenario, workload, profiles[0].model, policy)
         self._flights: dict[int, ServerRequest] = {}
-        self._wants_first_token = type(policy).on_first_token is not Policy.on_first_token
         self._total = len(workload)
         self._on_progress = on_progress
         self._progress_every = max(self._total // 200, 1)
@@ -156,8 +156,7 @@ class _Simulation:
 
     def first_token(self, server: Server, request: ServerRequest, now: float) -> None:
         """See ``Listener``."""
-        if self._wants_first_token:
-            self.clock.at(now + self._egress_s[server.server_id], self._on_first_token, request)
+        self.clock.at(now + self._egress_s[server.server_id], self._on_first_token, request)
 
     def ended(self, server: Server, request: ServerRequest, now: float) -> None:
         """See ``Listener``."""

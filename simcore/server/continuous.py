@@ -51,8 +51,9 @@ class ContinuousServer:
         self.server_id = server_id
         self.telemetry = Telemetry(valid_range)
         self.scheduler = Scheduler(settings, kv_tokens_capacity)
-        self._clock = clock
+        self._at = clock.at
         self._listener = listener
+        self._tells_first_tokens = listener.wants_first_tokens
         self._times = times
         self._overlap = settings.overlap
         self._exact_steps = exact_steps
@@ -67,7 +68,8 @@ class ContinuousServer:
         # When the next wake-up is due; those that come at other times are void.
         self._due_at = -1.0
         # A queue limit refuses requests at the very boundary at which they come, so none may be passed over.
-        self._lets_in_late = settings.overlap and settings.max_queued_requests is None
+        self._queue_is_limited = settings.max_queued_requests is not None
+        self._lets_in_late = settings.overlap and not self._queue_is_limited
         self._looks_ahead = self._lets_in_late and not exact_steps
         self._looked_ahead = False
         self._ahead: Step | None = None
@@ -244,7 +246,8 @@ class ContinuousServer:
         for request in first:
             request.first_token_at = now
             telemetry.count_first_token(request, now)
-            self._listener.first_token(self, request, now)
+            if self._tells_first_tokens:
+                self._listener.first_token(self, request, now)
             if not request.done:
                 self._fresh += 1
         for request in ended:
@@ -255,8 +258,7 @@ class ContinuousServer:
 
     def _admission_is_shut(self) -> bool:
         """Whether an arrival changes nothing before a request leaves: the batch is full, and the queue has no limit."""
-        scheduler = self.scheduler
-        return scheduler.batch_is_full and scheduler.settings.max_queued_requests is None
+        return self.scheduler.batch_is_full and not self._queue_is_limited
 
     def _steps_until(self, run: Step, ready_at: float) -> int:
         """The steps of a run up to the boundary at which a request ready then can matter.
@@ -279,4 +281,4 @@ class ContinuousServer:
 
     def _wake_at(self, time_s: float) -> None:
         self._due_at = time_s
-        self._clock.at(time_s, self._on_wake)
+        self._at(time_s, self._on_wake)
