@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from multiprocessing import resource_tracker
 from types import FrameType
 
 import joblib
-from joblib.externals.loky.backend import resource_tracker
 
 from simcore.engine import simulate
 from simcore.errors import UserError
@@ -89,7 +89,7 @@ def _processes_without_interrupts(wanted: bool) -> Iterator[None]:
     if not wanted:
         yield
         return
-    # It unblocks the signal when it starts, which would be before the first process does.
+    # Its start unblocks the signal, and would come between.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

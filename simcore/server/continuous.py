@@ -11,9 +11,9 @@ decode steps after it, formed when the prefill begins, are known together then a
 every step a run and an event of its own.
 """
 
-import heapq
 import math
-from itertools import count
+from bisect import insort
+from operator import attrgetter
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from .step import Step
 from .telemetry import Telemetry
 
 __all__ = ["ContinuousServer"]
+
+_ready_at = attrgetter("ready_at")
 
 
 class ContinuousServer:
@@ -60,9 +62,8 @@ class ContinuousServer:
         self._noise_sigma = math.sqrt(math.log1p(noise_cv**2))
         self._rng = rng
         self._noise = 1.0
-        # Requests on their way to the scheduler, by the time they are ready.
-        self._inbox: list[tuple[float, int, ServerRequest]] = []
-        self._sequence = count()
+        # Requests on their way to the scheduler, by the time they are ready; few at a time.
+        self._inbox: list[ServerRequest] = []
         self._cancelled: list[ServerRequest] = []
         self._run: Step | None = None
         # When the next wake-up is due; those that come at other times are void.
@@ -80,12 +81,16 @@ class ContinuousServer:
 
     def submit(self, request: ServerRequest, now: float) -> None:
         """See ``Server``."""
-        heapq.heappush(self._inbox, (request.ready_at, next(self._sequence), request))
+        inbox, ready_at = self._inbox, request.ready_at
+        if not inbox or inbox[-1].ready_at <= ready_at:
+            inbox.append(request)
+        else:
+            insort(inbox, request, key=_ready_at)
         if self._run is None:
-            if self._inbox[0][2] is request:
-                self._wake_at(request.ready_at)
+            if inbox[0] is request:
+                self._wake_at(ready_at)
         elif self._run.steps > 1 and not self._admission_is_shut():
-            self._cut(self._run, request.ready_at)
+            self._cut(self._run, ready_at)
 
     def cancel(self, request: ServerRequest, now: float) -> None:
         """See ``Server``."""
@@ -148,7 +153,7 @@ class ContinuousServer:
 
     def _wait(self) -> None:
         if self._inbox:
-            self._wake_at(self._inbox[0][0])
+            self._wake_at(self._inbox[0].ready_at)
         if not self.scheduler.waiting:
             self.scheduler.idle()
 
@@ -164,8 +169,8 @@ class ContinuousServer:
         """Let in what has reached the scheduler by then."""
         inbox, scheduler = self._inbox, self.scheduler
         limit = scheduler.settings.max_queued_requests
-        while inbox and inbox[0][0] <= until:
-            request = heapq.heappop(inbox)[2]
+        while inbox and inbox[0].ready_at <= until:
+            request = inbox.pop(0)
             if limit is not None and len(scheduler.waiting) >= limit:
                 request.done = True
                 self._listener.failed(self, request, QUEUE_IS_FULL, until)
@@ -174,9 +179,9 @@ class ContinuousServer:
 
     def _drop_cancelled(self) -> None:
         for request in self._cancelled:
-            self._inbox = [entry for entry in self._inbox if entry[2] is not request]
+            if request in self._inbox:
+                self._inbox.remove(request)
             self.scheduler.cancel(request)
-        heapq.heapify(self._inbox)
         self._cancelled.clear()
 
     def _start(self, step: Step, now: float) -> None:
@@ -200,7 +205,7 @@ class ContinuousServer:
         if steps > 1:
             step.steps = steps
             if self._inbox and not self._admission_is_shut():
-                step.steps = steps = self._steps_until(step, self._inbox[0][0])
+                step.steps = steps = self._steps_until(step, self._inbox[0].ready_at)
             self._wake_at(step.end(steps))
         else:
             self._wake_at(now + first_s)

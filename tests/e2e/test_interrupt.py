@@ -124,7 +124,7 @@ def test_while_the_processes_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [("--policy", "random"), SEVERAL], ids=["one run", "several"])
 def test_at_the_very_beginning(tmp_path: Path, options: tuple[str, ...]) -> None:
     with running(tmp_path, *options) as process:
-        wait_until(lambda: list((tmp_path / "temporary").iterdir()))
+        wait_until(lambda: list(tmp_path.glob("temporary/simroute-*/board")))
         interrupt(process)
         _, stderr = process.communicate(timeout=PATIENCE_S)
 

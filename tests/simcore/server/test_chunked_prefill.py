@@ -73,20 +73,18 @@ def test_a_prompt_under_way_goes_on_when_the_running_cap_is_lowered() -> None:
     assert log.first == {0: 10.0, 1: 40.0}
 
 
-def test_a_prompt_under_way_goes_on_into_what_others_may_need() -> None:
-    # 1000 tokens; the first request has 100 and may need 499 more, the second takes 100 a step of its 350.
-    bench = step_bench(chunked_prefill_size=100, kv_tokens=1000)
-    bench.send(
-        request(0, 100, 100, max_new=500, ignore_eos=True),
-        request(1, 350, 3, at=5.0, max_new=30),
-        # Admitted beside the second one's first chunk it would leave too little to both.
-        request(2, 60, 3, at=15.0, max_new=60),
-    )
+def test_a_prompt_under_way_is_cut_to_what_nobody_may_need_and_then_goes_on_into_that() -> None:
+    # Ten requests decode in the same steps, and 0.7% of the 140 tokens that they may still need are reserved.
+    bench = step_bench(kv_tokens=280, chunked_prefill_size=60, mixed_chunk=True, schedule_conservativeness=0.01)
+    rows = [request(number, 10, 5, max_new=15) for number in range(10)]
+    bench.send(*rows, request(10, 150, 1, at=5.0))
     log = bench.run()
-    # 401 tokens are free for others: enough for the second (350 + 30 + 1), which then goes on without a check.
-    assert log.first[1] == 50.0
-    # Of the last chunk's step 50 tokens are left, but only 1000 - 100 - 350 - 499 - 30 tokens of the pool.
-    assert log.first[2] > log.ended_at[1]
+    # 180 tokens are free. Two steps take 50 and 10 each. Of the 60 left 10 are this step's and one reserved, so that 49
+    # go to the prompt. One token of the pool is left then, less than is reserved, and the prompt's last takes it.
+    assert log.first[10] == 50.0
+    # The rows find no KV in that step and sit it out; they had a token each at 10, 20, 30 and 40.
+    assert {log.ended_at[number] for number in range(10)} == {51.0}
+    assert bench.server.telemetry.retractions == 0
 
 
 def test_a_cut_request_holds_a_place_under_the_running_cap() -> None:
@@ -105,7 +103,7 @@ def test_a_chunk_reopens_a_full_batch() -> None:
     assert bench.run().first == {0: 10.0, 1: 30.0, 2: 30.0}
 
 
-def test_a_retracted_or_long_queue_does_not_mix_chunks_of_different_requests() -> None:
+def test_the_chunks_of_a_queue_fill_every_step() -> None:
     bench = step_bench(chunked_prefill_size=100)
     bench.send(*[request(number, 130, 1) for number in range(4)])
     # 520 tokens in chunks of 100, every step full: 100 | 30 + 70 | 60 + 40 | 90 + 10 | 100 | 20.
