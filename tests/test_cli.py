@@ -136,6 +136,7 @@ def test_validate_says_what_would_run(tmp_path: Path) -> None:
         ("policies=[rondom]", "unknown policy 'rondom'"),
         ("servers.0.profile=none.json", "none.json: cannot be read"),
         ("workload.lengths.prompt.tokens=200000", "is longer than 131065"),
+        ("warmup_s=30", "nothing is left to measure"),
     ],
 )
 def test_validate_finds_what_sim_would_refuse(tmp_path: Path, override: str, message: str) -> None:

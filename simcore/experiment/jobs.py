@@ -13,13 +13,13 @@ from types import FrameType
 import joblib
 
 from simcore.engine import simulate
-from simcore.errors import UserError
 from simcore.metrics import observe, summarise
 from simcore.records import RunResult
 from simcore.report import MeasuredRun
 from simcore.scenario import PolicySpec, Scenario
 
 from .board import Board
+from .check import nothing_to_measure
 
 __all__ = ["Job", "Outcome", "jobs_of", "run_jobs", "stop_on_interrupt"]
 
@@ -115,11 +115,7 @@ def _run(scenario: Scenario, job: Job, number: int, board: Board, exact_steps: b
     slo = scenario.slo.bounds()
     run = MeasuredRun(summarise(result, slo, scenario.warmup_s), observe(result, slo, scenario.warmup_s))
     if not run.summary.measured_requests and not result.interrupted:
-        last = result.requests["arrived_at"].max()
-        raise UserError(
-            f"scenario {scenario.name}: nothing is left to measure: the last request arrives at {last:.3g} s, and "
-            f"warmup_s is {scenario.warmup_s:g}"
-        )
+        raise nothing_to_measure(scenario, result.requests["arrived_at"].max())
     return Outcome(job, result, run, started_at, datetime.now(UTC))
 
 

@@ -75,8 +75,8 @@ def test_a_prompt_under_way_goes_on_when_the_running_cap_is_lowered() -> None:
 
 def test_a_prompt_under_way_is_cut_to_what_nobody_may_need_and_then_goes_on_into_that() -> None:
     # Ten requests decode in the same steps, and 0.7% of the 140 tokens that they may still need are reserved.
-    bench = step_bench(kv_tokens=280, chunked_prefill_size=60, mixed_chunk=True, schedule_conservativeness=0.01)
-    rows = [request(number, 10, 5, max_new=15) for number in range(10)]
+    bench = step_bench(kv_tokens=240, chunked_prefill_size=60, mixed_chunk=True, schedule_conservativeness=0.01)
+    rows = [request(number, 6, 5, max_new=15) for number in range(10)]
     bench.send(*rows, request(10, 150, 1, at=5.0))
     log = bench.run()
     # 180 tokens are free. Two steps take 50 and 10 each. Of the 60 left 10 are this step's and one reserved, so that 49
