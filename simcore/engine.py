@@ -29,6 +29,9 @@ from .workload.columns import IntColumn
 
 __all__ = ["simulate"]
 
+_MAX_HOLDING_REPORTS = 1_000
+"""After so many reports of idle servers a policy that still holds its queue will hold it for ever."""
+
 Progress = Callable[[float, int], None]
 
 
@@ -80,7 +83,10 @@ class _Simulation:
         policy = make_policy(spec.name, spec.params, int(policy_seed.generate_state(1)[0]))
         self.clock = Clock()
         self.wants_first_tokens = type(policy).on_first_token is not Policy.on_first_token
-        self.members = build_fleet(self.clock, self, profiles, server_seed, exact_steps=exact_steps)
+        self._polled = needs_reports(policy)
+        self.members = build_fleet(
+            self.clock, self, profiles, server_seed, exact_steps=exact_steps, reported=self._polled
+        )
         self.recorder = RequestRecorder(workload, profiles[0].model)
         self._by_id = {member.server.server_id: member for member in self.members}
         self._egress_s = {member.server.server_id: member.egress_s for member in self.members}
@@ -91,7 +97,6 @@ class _Simulation:
         self._total = len(workload)
         self._on_progress = on_progress
         self._progress_every = max(self._total // 200, 1)
-        self._polled = needs_reports(policy)
         check_needs(policy, self._router.order, self._requests.missing)
         if self._polled:
             interval_s, delay_s = scenario.router.report_interval_s, scenario.router.report_delay_s
@@ -99,6 +104,9 @@ class _Simulation:
         self.sampler = Sampler(
             self.clock, self.members, self._router.servers, _sample_interval_s(workload), self._watch
         )
+        self._held_since: float | None = None
+        self._patience_s = _MAX_HOLDING_REPORTS * scenario.router.report_interval_s if self._polled else 0.0
+        self._actions_left = len(scenario.control)
         for action in scenario.control:
             self.clock.at(action.at_s, self._on_control, action)
 
@@ -204,6 +212,7 @@ class _Simulation:
         self._act(self._router.on_report(now, server_id, report), now)
 
     def _on_control(self, now: float, action: ControlAction) -> None:
+        self._actions_left -= 1
         for server_id in [action.server] if action.server else list(self._by_id):
             self._act(self._router.set_cap(now, server_id, action.max_running_requests), now)
 
@@ -211,7 +220,12 @@ class _Simulation:
         """A policy that holds the queue is asked again when something happens; if nothing can, the run would not
         end."""
         queued = self._router.queued_requests
-        if queued and not self._flights and self._clients.done_sending and not self._polled:
+        if not queued or self._flights or self._actions_left or not self._clients.done_sending:
+            self._held_since = None
+            return
+        if self._held_since is None:
+            self._held_since = now
+        if now - self._held_since >= self._patience_s:
             raise PolicyError(
                 f"policy {self._router.policy.name} holds {queued} requests at {now:.3f} s, and nothing is left to "
                 f"happen that would make it choose again"

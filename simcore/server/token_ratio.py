@@ -22,7 +22,10 @@ class NewTokenRatio:
     def current(self) -> float:
         """The ratio now."""
         ratio = self._start - self._decay * self.decode_steps
-        return ratio if ratio > self._min else self._min
+        if self.decode_steps == 0:
+            # What a retraction set may be less than the least, until the next decode step.
+            return ratio
+        return max(self._min, ratio)
 
     def reset(self) -> None:
         """The server is idle."""
