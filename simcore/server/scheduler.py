@@ -49,7 +49,7 @@ class Scheduler:
         self.retracted = 0
         """Retractions since the caller last set it to 0; a request that did not fit alone counts."""
         self.regained = 0
-        """Tokens that prefills of retracted requests gave, since the caller last set it to 0: they are no first ones."""
+        """Tokens that prefills of retracted requests gave, no first ones, since the caller last set it to 0."""
         self._ratio = NewTokenRatio(settings.schedule_conservativeness)
         self._order = WaitingOrder(settings.schedule_policy, self.pool)
         self._prefilled: list[ServerRequest] = []
