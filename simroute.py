@@ -7,6 +7,8 @@ from simcore.cli.group import LazyGroup
 __all__ = ["main"]
 
 _COMMANDS = {
+    "calibrate": "calibrate.cli:calibrate",
+    "profile": "simcore.cli.profile:profile",
     "sim": "simcore.cli.sim:sim",
     "policies": "simcore.cli.lists:policies",
     "scenarios": "simcore.cli.lists:scenarios",

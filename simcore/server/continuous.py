@@ -252,9 +252,11 @@ class ContinuousServer:
         self._wake_at(end)
 
     def _prefill_s(self, step: Step) -> float:
+        times = self._times
+        cached_s = times.cached_s(prefill.start for prefill in step.prefills) if times.has_cached_terms else 0.0
         if step.decode_batch:
-            return self._times.mixed_s(step.new_tokens, step.attended, step.decode_batch, step.context_tokens)
-        return self._times.prefill_s(step.new_tokens, step.attended)
+            return cached_s + times.mixed_s(step.new_tokens, step.attended, step.decode_batch, step.context_tokens)
+        return cached_s + times.prefill_s(step.new_tokens, step.attended)
 
     def _finish(self, run: Step, now: float) -> None:
         """Take the results of a run in and tell of them."""

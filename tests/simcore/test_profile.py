@@ -19,7 +19,10 @@ KV_TOKENS = {
     "llama-3.1-8b-h100": 412_220,
     "llama-3.1-8b-h200": 908_672,
     "llama-3.1-8b-l40s": 181_244,
+    "llama-3.1-8b-rtx4090": 10_045,
 }
+MEASURED = ["sglang-cpu-tiny"]
+"""Calibrated, not imported: what noise leaves is more, and no published table says what it should be."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +31,7 @@ def h100() -> ServiceProfile:
 
 
 def test_the_bundle_is_complete() -> None:
-    assert bundled_profiles() == sorted(KV_TOKENS)
+    assert bundled_profiles() == sorted([*KV_TOKENS, *MEASURED])
 
 
 @pytest.mark.parametrize("name", sorted(KV_TOKENS))
