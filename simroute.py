@@ -8,6 +8,9 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "sim": "simcore.cli.sim:sim",
+    "live": "live.replay.cli:live",
+    "serve": "live.service.cli:serve",
+    "emulate": "live.emulator.cli:emulate",
     "policies": "simcore.cli.lists:policies",
     "scenarios": "simcore.cli.lists:scenarios",
     "validate": "simcore.cli.check:validate",
