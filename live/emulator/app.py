@@ -4,6 +4,7 @@ import hmac
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from .answering import Answering, refusal
 from .control import Control
@@ -51,7 +52,7 @@ async def _sign(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = EMULATOR
 
 
-def _bearer(api_key: str) -> Callable[[web.Request, _Handler], Awaitable[web.StreamResponse]]:
+def _bearer(api_key: str) -> Middleware:
     wanted = f"Bearer {api_key}".encode()
 
     @web.middleware
