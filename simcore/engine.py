@@ -25,7 +25,7 @@ from .server.step_log import itl_frame
 from .workload import NONE, Workload, answer_segment, build_workload
 from .workload.columns import IntColumn
 
-__all__ = ["simulate"]
+__all__ = ["RequestFaces", "simulate"]
 
 Progress = Callable[[float, int], None]
 
@@ -83,7 +83,7 @@ class _Simulation:
         self._egress_s = {member.server.server_id: member.egress_s for member in self.members}
         self._router = _router(scenario, policy, self.members)
         self._clients = Clients(self.clock, workload, self._send)
-        self._requests = _Requests(scenario, workload, profiles[0].model, policy)
+        self._requests = RequestFaces(scenario, workload, profiles[0].model, policy)
         self._flights: dict[int, ServerRequest] = {}
         self._wants_first_token = type(policy).on_first_token is not Policy.on_first_token
         self._total = len(workload)
@@ -216,7 +216,7 @@ class _Simulation:
             )
 
 
-class _Requests:
+class RequestFaces:
     """Makes a request's two faces: what the policy may see of it, and what the server gets."""
 
     def __init__(self, scenario: Scenario, workload: Workload, model: str, policy: Policy) -> None:

@@ -128,6 +128,9 @@ class Backend(ABC):
     async def abort(self, rid: str) -> None:
         """Stop a request whose client is gone. Closing its connection is all that most kinds know."""
 
+    async def flush(self) -> None:
+        """Empty the prefix cache, where the kind can. Raises BackendError where the server is busy."""
+
     async def set_cap(self, limit: int) -> None:
         """Push a run-time cap down. Raises BackendError where the server refuses."""
         raise BackendError(f"{self.name} servers have no run-time cap of their own")

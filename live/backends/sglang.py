@@ -118,6 +118,11 @@ class SGLangBackend(Backend):
         async with self.session.post(self.origin.url + "/abort_request", headers=self.headers, json={"rid": rid}):
             pass
 
+    async def flush(self) -> None:
+        async with self.session.post(self.origin.url + "/flush_cache", headers=self.headers) as response:
+            if response.status != 200:
+                raise BackendError(f"{self.origin.url}/flush_cache: {response.status} {await response.text()}")
+
     async def set_cap(self, limit: int) -> None:
         url, document = f"{self.origin.url}/set_internal_state", {"server_args": {"pp_max_micro_batch_size": limit}}
         async with self.session.post(url, headers=self.headers, json=document) as response:

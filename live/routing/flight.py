@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -83,20 +83,27 @@ class Air:
 
     def abort(self, backend: Backend, rid: str) -> None:
         """Tell a server to stop a request. That it cannot be told is no one's loss: its connection is closed."""
-        task = self.loop.create_task(self._abort(backend, rid))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tell(self._control(backend, f"abort {rid}", backend.abort(rid)))
+
+    def push_cap(self, backend: Backend, limit: int) -> None:
+        """Tell a server to run no more than so many requests at once; the router's own cap holds in any case."""
+        self._tell(self._control(backend, f"cap its requests at {limit}", backend.set_cap(limit)))
 
     async def settle(self) -> None:
         """Wait for what was told to servers."""
         await asyncio.gather(*self._tasks)
 
-    async def _abort(self, backend: Backend, rid: str) -> None:
+    def _tell(self, what: Coroutine[None, None, None]) -> None:
+        task = self.loop.create_task(what)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _control(self, backend: Backend, what: str, call: Coroutine[None, None, None]) -> None:
         try:
             async with asyncio.timeout(5.0):
-                await backend.abort(rid)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            _log.warning("%s could not be told to abort %s: %s", backend.origin.url, rid, error)
+                await call
+        except (aiohttp.ClientError, BackendError, OSError, TimeoutError) as error:
+            _log.warning("%s could not be told to %s: %s", backend.origin.url, what, error)
 
 
 class Flight:
@@ -140,6 +147,11 @@ class Flight:
         self._heard_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def server_id(self) -> str:
+        """Where it was sent last; empty before that."""
+        return self._server_id
+
     def depart(self, view: RequestView) -> None:
         """Hand the request to the router."""
         self._air.driver.arrive(view, self)
@@ -152,14 +164,16 @@ class Flight:
             self._air.driver.cancel(self.request_id)
 
     def pause(self) -> None:
-        """The client is slower than the server."""
+        """The client is slower than the server, whose silence is wanted until it has caught up."""
         if self._exchange is not None:
+            self._clear_timer()
             self._exchange.pause()
 
     def resume(self) -> None:
         """It has caught up."""
         if self._exchange is not None:
             self._heard_at = self._air.loop.time()
+            self._set_timer(self._air.timeouts.idle_s, self._on_silence)
             self._exchange.resume()
 
     # -- from the router (Job) -----------------------------------------------------------------------------------
