@@ -1,9 +1,10 @@
 """Streamed HTTP answers that are written from callbacks: no task switch for a piece."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from aiohttp import HttpVersion11, web
+from multidict import CIMultiDict
 
 __all__ = ["StreamReply"]
 
@@ -14,11 +15,13 @@ _DRAIN_POLL_S = 0.02
 class StreamReply:
     """An answer on its way to a client. ``length`` is the body's, where it is known; else it goes out in chunks."""
 
-    def __init__(self, request: web.Request, status: int, headers: Mapping[str, str], length: int | None) -> None:
+    def __init__(
+        self, request: web.Request, status: int, headers: Iterable[tuple[str, str]], length: int | None
+    ) -> None:
         self._request = request
         self._transport = request.transport
         self._chunked = length is None and request.version >= HttpVersion11
-        self.response = web.StreamResponse(status=status, headers=headers)
+        self.response = web.StreamResponse(status=status, headers=CIMultiDict(headers))
         if length is not None:
             self.response.content_length = length
 

@@ -17,7 +17,7 @@ __all__ = ["ABORTED", "Answering", "refusal"]
 
 ABORTED = "Abort in waiting queue or while running"
 _QUEUE_FULL = "The request queue is full."
-_STREAM_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8"}
+_STREAM_HEADERS = (("Content-Type", "text/event-stream; charset=utf-8"),)
 
 
 class Answering:

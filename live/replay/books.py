@@ -6,8 +6,7 @@ from typing import IO, Any
 import pandas as pd
 
 from live.routing.fleet import Member
-from live.routing.watched import Decided
-from policies import Hold, Reject, Route
+from policies import ClusterView, Decision, Hold, Reject, RequestView, Route, ServerView
 from policies.ledger import ServerReport
 from simcore.records import ITL_DTYPES, TIMELINE_DTYPES
 
@@ -43,16 +42,17 @@ class Books:
         most_running, most_used = self.peaks.get(member.server_id, (0, 0))
         self.peaks[member.server_id] = (max(most_running, running), max(most_used, used))
 
-    def decided(self, decided: Decided) -> None:
+    def decided(self, request: RequestView, cluster: ClusterView, decision: Decision) -> None:
         """A policy's decision with the view it was taken on."""
-        match decided.decision:
+        match decision:
             case Route(server_id, scores):
                 said: dict[str, Any] = {"route": server_id, "scores": dict(scores) if scores is not None else None}
             case Reject(reason):
                 said = {"reject": reason}
             case Hold():
                 said = {"hold": True}
-        line = {"t_s": decided.now, "request_id": decided.request_id, **said, "servers": decided.servers}
+        seen = [_seen(server) for server in cluster.servers]
+        line = {"t_s": cluster.now, "request_id": request.request_id, **said, "servers": seen}
         self._decisions.write(json.dumps(line) + "\n")
 
     def meta(self, request_id: int, said: dict[str, Any]) -> None:
@@ -66,3 +66,21 @@ class Books:
     def timeline_frame(self) -> pd.DataFrame:
         """The load reports as samples (``TIMELINE_DTYPES``)."""
         return pd.DataFrame(sorted(self._samples), columns=list(TIMELINE_DTYPES)).astype(TIMELINE_DTYPES)
+
+
+def _seen(server: ServerView) -> dict[str, object]:
+    return {
+        "server_id": server.server_id,
+        "in_flight_requests": server.in_flight_requests,
+        "in_flight_tokens": server.in_flight_tokens,
+        "max_running_requests": server.max_running_requests,
+        "requests_since_report": server.requests_since_report,
+        "prefill_tokens_since_report": server.prefill_tokens_since_report,
+        "reported_at": server.reported_at,
+        "running_requests": server.running_requests,
+        "queued_requests": server.queued_requests,
+        "kv_tokens_used": server.kv_tokens_used,
+        "throughput_tps": server.throughput_tps,
+        "mean_ttft_s": server.mean_ttft_s,
+        "mean_tpot_s": server.mean_tpot_s,
+    }

@@ -12,7 +12,7 @@ from policies.ledger import ServerConfig, ServerReport, ServerState
 from policies.router import Abort, Action, Dispatch, Fail, Refuse, Router
 
 from .event_log import EventLog, RouterSetup
-from .watched import Decided, WatchedPolicy
+from .watched import OnDecided, WatchedPolicy
 
 __all__ = ["Driver", "Job"]
 
@@ -42,7 +42,7 @@ class Driver:
         now: Callable[[], float],
         *,
         log: EventLog | None = None,
-        on_decided: Callable[[Decided], None] | None = None,
+        on_decided: OnDecided | None = None,
     ) -> None:
         self.now = now
         self._log = log

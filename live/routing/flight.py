@@ -152,6 +152,11 @@ class Flight:
         """Where it was sent last; empty before that."""
         return self._server_id
 
+    @property
+    def last_status(self) -> int | None:
+        """Of the last attempt's answer, where one came."""
+        return self._head.status if self._head is not None else None
+
     def depart(self, view: RequestView) -> None:
         """Hand the request to the router."""
         self._air.driver.arrive(view, self)

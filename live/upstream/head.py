@@ -76,4 +76,4 @@ def request_bytes(method: str, path: str, host: str, headers: Iterable[tuple[str
     """A whole request. ``headers`` come without Host and Content-Length, and without line breaks in them."""
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+    return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape") + body
