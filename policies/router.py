@@ -241,7 +241,12 @@ class Router:
             state = self.servers.get(decision.server_id)
             if state is None or not state.open or state.model != request.model:
                 raise self._misrouted(decision, request, state)
-            self._dispatch(now, entry, state)
+            entry.server = state
+            entry.attempts += 1
+            state.add(request)
+            if state.max_running_requests is not None:
+                self._update_open(state)
+            self.policy.on_dispatch(request, state, now)
             return Dispatch(request.request_id, state.server_id, entry.attempts)
         if isinstance(decision, Hold):
             return None
@@ -260,14 +265,6 @@ class Router:
             f"{routed} {decision.server_id!r}, which is down, at its cap or serves another model: "
             f"choose one of cluster.servers"
         )
-
-    def _dispatch(self, now: float, entry: InFlight, state: ServerState) -> None:
-        entry.server = state
-        entry.attempts += 1
-        state.add(entry.request)
-        if state.max_running_requests is not None:
-            self._update_open(state)
-        self.policy.on_dispatch(entry.request, state, now)
 
     def _release(self, now: float, entry: InFlight) -> ServerState:
         state = entry.server

@@ -2,14 +2,24 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from .launch import LaunchParameters
 from .scenario_file import ScenarioFile, to_yaml
+from .scenario_paths import policy_from_here, with_absolute_paths
 from .workload import WorkloadSpec
 
 __all__ = [
@@ -131,25 +141,32 @@ class Scenario(_Section):
         """What relative paths in the scenario are relative to."""
         return self._base_dir
 
-    @model_validator(mode="after")
-    def _control_names_servers(self) -> Self:
-        servers = {f"s{index}" for index in range(sum(group.count for group in self.servers))}
-        for index, action in enumerate(self.control):
-            if action.server is not None and action.server not in servers:
-                raise ValueError(
-                    f"control.{index}.server: no server {action.server!r}; there are s0 to s{len(servers) - 1}"
-                )
-        return self
+    @field_validator("control")
+    @classmethod
+    def _control_names_servers(
+        cls, control: tuple[ControlAction, ...], info: ValidationInfo
+    ) -> tuple[ControlAction, ...]:
+        count = sum(group.count for group in info.data.get("servers", ()))
+        for index, action in enumerate(control):
+            if count and action.server is not None and action.server not in {f"s{number}" for number in range(count)}:
+                raise ValueError(f"{index}.server: no server {action.server!r}; there are s0 to s{count - 1}")
+        return control
 
 
 def load_scenario(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
-    """A bundled scenario by name, or one from a file, with ``a.b=value`` overrides applied. Raises UserError."""
+    """A bundled scenario by name, or one from a file, with ``a.b=value`` overrides applied. Raises UserError.
+
+    Files of policies, which are named relative to the scenario's, are named from where the process runs.
+    """
     file = ScenarioFile.find(name_or_path)
     for override in overrides:
         file.override(override)
     scenario = file.validate(Scenario)
     scenario._base_dir = file.base_dir
-    return scenario
+    policies = tuple(
+        policy.model_copy(update={"name": policy_from_here(policy.name, file.base_dir)}) for policy in scenario.policies
+    )
+    return scenario.model_copy(update={"policies": policies})
 
 
 def json_schema() -> dict[str, Any]:
@@ -159,11 +176,11 @@ def json_schema() -> dict[str, Any]:
 
 
 def resolved_yaml(scenario: Scenario) -> str:
-    """The scenario with every default written out, as YAML."""
+    """The scenario with every default written out, as YAML that gives the same run from any folder."""
     document = scenario.model_dump(mode="json", exclude={"servers"})
     # Launch parameters stand for the profile's where they are not given, so only those given may be written.
     groups = [
         {**group.model_dump(mode="json"), "launch": group.launch.model_dump(mode="json", exclude_unset=True)}
         for group in scenario.servers
     ]
-    return to_yaml({**document, "servers": groups})
+    return to_yaml(with_absolute_paths({**document, "servers": groups}, scenario.base_dir))

@@ -99,7 +99,8 @@ class _Live:
             if together is not None:
                 together.finish(comparison, config=resolved_yaml(scenario), command=self._words(scenario.policies))
         path = together.path if together is not None else self._path
-        return Finding(comparison, path, interrupted), self._invalid
+        ran, asked_for = len(self._runs), len(scenario.policies)
+        return Finding(comparison, path, interrupted, ran, asked_for), self._invalid
 
     async def _run_policies(
         self, urls: Sequence[str], together: ComparisonFolder | None, progress: LiveProgress

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from simcore.errors import UserError
 from simcore.experiment.board import Board
-from simcore.experiment.check import check_experiment, policies_beside
+from simcore.experiment.check import check_experiment
 from simcore.experiment.gates import GateFailure, failures, parse_gate
 from simcore.experiment.jobs import Job, Outcome, jobs_of, run_jobs, stop_on_interrupt
 from simcore.manifest import make_manifest
@@ -62,11 +62,13 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What came out, where it was written, and whether that is all that was asked for."""
+    """What came out, where it was written, and of how many of the runs that were asked for."""
 
     comparison: Comparison
     folder: Path | None
     interrupted: bool
+    runs: int
+    runs_asked_for: int
 
 
 def carry_out(request: Request) -> End:
@@ -83,7 +85,7 @@ def carry_out(request: Request) -> End:
 
 
 def _scenario(request: Request) -> Scenario:
-    scenario = policies_beside(load_scenario(request.scenario, request.overrides))
+    scenario = load_scenario(request.scenario, request.overrides)
     if request.policies:
         given = tuple(PolicySpec(name=name, params=params) for name, params in request.policies)
         scenario = scenario.model_copy(update={"policies": given})
@@ -128,7 +130,7 @@ class _Experiment:
             if together is not None:
                 together.finish(comparison, config=resolved_yaml(self._scenario), command=self._command(self._jobs))
         interrupted = len(runs) < len(self._jobs) or any(run.summary.interrupted for run in runs)
-        return Finding(comparison, together.path if together else path, interrupted)
+        return Finding(comparison, together.path if together else path, interrupted, len(runs), len(self._jobs))
 
     def _write(self, outcome: Outcome, together: ComparisonFolder | None) -> Path | None:
         if self._request.no_out:
@@ -149,7 +151,7 @@ class _Experiment:
 
     def _command(self, jobs: Sequence[Job]) -> list[str]:
         """The command line that repeats the jobs."""
-        policies = dict.fromkeys(policy_word(job.policy) for job in jobs)
+        policies = dict.fromkeys(policypolicy_word(job.policy) for job in jobs)
         seeds = dict.fromkeys(str(job.seed) for job in jobs)
         words = ["simroute", "sim", "--scenario", self._request.scenario]
         words += [word for policy in policies for word in ("--policy", policy)]
@@ -158,7 +160,7 @@ class _Experiment:
         return words + ["--exact-steps"] * self._request.exact_steps
 
 
-def policy_word(policy: PolicySpec) -> str:
+def policypolicy_word(policy: PolicySpec) -> str:
     """A policy as the command line takes it."""
     if not policy.params:
         return policy.name
@@ -193,7 +195,8 @@ def show(finding: Finding, failed: Sequence[GateFailure], *, as_json: bool) -> N
         if finding.folder is not None:
             console.print(f"\nReport: {finding.folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
     if finding.interrupted:
-        click.echo("simroute: interrupted: these are partial results", err=True)
+        begun = f", of {finding.runs} of {finding.runs_asked_for} runs" if finding.runs_asked_for > 1 else ""
+        click.echo(f"simroute: interrupted: these are partial results{begun}", err=True)
     for failure in failed:
         click.echo(f"simroute: {failure}", err=True)
 

@@ -11,9 +11,9 @@ decode steps after it, formed when the prefill begins, are known together then a
 every step a run and an event of its own.
 """
 
-import heapq
 import math
-from itertools import count
+from bisect import insort
+from operator import attrgetter
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from .step import Step
 from .telemetry import Telemetry
 
 __all__ = ["ContinuousServer"]
+
+_ready_at = attrgetter("ready_at")
 
 
 class ContinuousServer:
@@ -51,23 +53,24 @@ class ContinuousServer:
         self.server_id = server_id
         self.telemetry = Telemetry(valid_range)
         self.scheduler = Scheduler(settings, kv_tokens_capacity)
-        self._clock = clock
+        self._at = clock.at
         self._listener = listener
+        self._tells_first_tokens = listener.wants_first_tokens
         self._times = times
         self._overlap = settings.overlap
         self._exact_steps = exact_steps
         self._noise_sigma = math.sqrt(math.log1p(noise_cv**2))
         self._rng = rng
         self._noise = 1.0
-        # Requests on their way to the scheduler, by the time they are ready.
-        self._inbox: list[tuple[float, int, ServerRequest]] = []
-        self._sequence = count()
+        # Requests on their way to the scheduler, by the time they are ready; few at a time.
+        self._inbox: list[ServerRequest] = []
         self._cancelled: list[ServerRequest] = []
         self._run: Step | None = None
         # When the next wake-up is due; those that come at other times are void.
         self._due_at = -1.0
         # A queue limit refuses requests at the very boundary at which they come, so none may be passed over.
-        self._lets_in_late = settings.overlap and settings.max_queued_requests is None
+        self._queue_is_limited = settings.max_queued_requests is not None
+        self._lets_in_late = settings.overlap and not self._queue_is_limited
         self._looks_ahead = self._lets_in_late and not exact_steps
         self._looked_ahead = False
         self._ahead: Step | None = None
@@ -78,12 +81,16 @@ class ContinuousServer:
 
     def submit(self, request: ServerRequest, now: float) -> None:
         """See ``Server``."""
-        heapq.heappush(self._inbox, (request.ready_at, next(self._sequence), request))
+        inbox, ready_at = self._inbox, request.ready_at
+        if not inbox or inbox[-1].ready_at <= ready_at:
+            inbox.append(request)
+        else:
+            insort(inbox, request, key=_ready_at)
         if self._run is None:
-            if self._inbox[0][2] is request:
-                self._wake_at(request.ready_at)
+            if inbox[0] is request:
+                self._wake_at(ready_at)
         elif self._run.steps > 1 and not self._admission_is_shut():
-            self._cut(self._run, request.ready_at)
+            self._cut(self._run, ready_at)
 
     def cancel(self, request: ServerRequest, now: float) -> None:
         """See ``Server``."""
@@ -146,7 +153,7 @@ class ContinuousServer:
 
     def _wait(self) -> None:
         if self._inbox:
-            self._wake_at(self._inbox[0][0])
+            self._wake_at(self._inbox[0].ready_at)
         if not self.scheduler.waiting:
             self.scheduler.idle()
 
@@ -162,8 +169,8 @@ class ContinuousServer:
         """Let in what has reached the scheduler by then."""
         inbox, scheduler = self._inbox, self.scheduler
         limit = scheduler.settings.max_queued_requests
-        while inbox and inbox[0][0] <= until:
-            request = heapq.heappop(inbox)[2]
+        while inbox and inbox[0].ready_at <= until:
+            request = inbox.pop(0)
             if limit is not None and len(scheduler.waiting) >= limit:
                 request.done = True
                 self._listener.failed(self, request, QUEUE_IS_FULL, until)
@@ -172,9 +179,9 @@ class ContinuousServer:
 
     def _drop_cancelled(self) -> None:
         for request in self._cancelled:
-            self._inbox = [entry for entry in self._inbox if entry[2] is not request]
+            if request in self._inbox:
+                self._inbox.remove(request)
             self.scheduler.cancel(request)
-        heapq.heapify(self._inbox)
         self._cancelled.clear()
 
     def _start(self, step: Step, now: float) -> None:
@@ -198,7 +205,7 @@ class ContinuousServer:
         if steps > 1:
             step.steps = steps
             if self._inbox and not self._admission_is_shut():
-                step.steps = steps = self._steps_until(step, self._inbox[0][0])
+                step.steps = steps = self._steps_until(step, self._inbox[0].ready_at)
             self._wake_at(step.end(steps))
         else:
             self._wake_at(now + first_s)
@@ -244,7 +251,8 @@ class ContinuousServer:
         for request in first:
             request.first_token_at = now
             telemetry.count_first_token(request, now)
-            self._listener.first_token(self, request, now)
+            if self._tells_first_tokens:
+                self._listener.first_token(self, request, now)
             if not request.done:
                 self._fresh += 1
         for request in ended:
@@ -255,8 +263,7 @@ class ContinuousServer:
 
     def _admission_is_shut(self) -> bool:
         """Whether an arrival changes nothing before a request leaves: the batch is full, and the queue has no limit."""
-        scheduler = self.scheduler
-        return scheduler.batch_is_full and scheduler.settings.max_queued_requests is None
+        return self.scheduler.batch_is_full and not self._queue_is_limited
 
     def _steps_until(self, run: Step, ready_at: float) -> int:
         """The steps of a run up to the boundary at which a request ready then can matter.
@@ -279,4 +286,4 @@ class ContinuousServer:
 
     def _wake_at(self, time_s: float) -> None:
         self._due_at = time_s
-        self._clock.at(time_s, self._on_wake)
+        self._at(time_s, self._on_wake)

@@ -138,7 +138,8 @@ class Scheduler:
     def _admit(self, adder: PrefillAdder) -> None:
         """Move waiting requests into the step for as long as budgets, slots and KV last."""
         waiting, slots = self.waiting, self.max_running_requests - self.running.size
-        verdict = adder.verdict()
+        # A step with nothing in it yet has room.
+        verdict = adder.verdict() if adder.prefills or self.settings.mixed_chunk else Verdict.CONTINUE
         while waiting and verdict is not Verdict.NO_BUDGET:
             before = len(adder.prefills)
             self.batch_is_full |= before >= slots

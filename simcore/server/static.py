@@ -124,7 +124,8 @@ class StaticServer:
             if not request.done:
                 request.first_token_at = now
                 self.telemetry.count_first_token(request, now)
-                self._listener.first_token(self, request, now)
+                if self._listener.wants_first_tokens:
+                    self._listener.first_token(self, request, now)
         steps = max(request.output_tokens for request in batch) - 1
         context = sum(request.prompt_tokens + 1 for request in batch)
         if steps == 0:

@@ -1,7 +1,7 @@
 """Every step of a server: what it cost, and the gaps between tokens that it made."""
 
+import struct
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,9 @@ __all__ = ["StepLog", "StepTotals", "itl_frame"]
 _Floats = npt.NDArray[np.float64]
 _Counts = npt.NDArray[np.int64]
 
-_PENDING_ROWS = 20_000
 _COLUMNS = 10
-_Row = tuple[float, float, float, float, int, int, int, int, int, int]
+_PACK = struct.Struct(f"{_COLUMNS}d").pack
+_PENDING_BYTES = 4_000 * _COLUMNS * 8
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class StepLog:
 
     def __init__(self, valid_range: ValidRange | None) -> None:
         self._valid_range = valid_range
-        self._rows: list[_Row] = []
+        self._rows = bytearray()
         self._totals = StepTotals()
         self._gaps: _Floats = np.empty(0)
         self._counts: _Counts = np.empty(0, dtype=np.int64)
@@ -57,22 +57,20 @@ class StepLog:
         Of its decode batch, ``fresh`` requests joined since the decode step that ended at ``decoded_at``: they waited
         for this run's first step only, the others since then. NaN: its gaps come by ``add_gaps``.
         """
-        rows = self._rows
-        rows.append(
-            (
-                run.started_at,
-                run.first_s,
-                now,
-                decoded_at,
-                run.steps,
-                run.decode_batch,
-                run.context_tokens,
-                run.new_tokens,
-                kv_tokens_used,
-                fresh,
-            )
+        # Packed as bytes a row costs half as much as a tuple that numpy takes apart later.
+        self._rows += _PACK(
+            run.started_at,
+            run.first_s,
+            now,
+            decoded_at,
+            run.steps,
+            run.decode_batch,
+            run.context_tokens,
+            run.new_tokens,
+            kv_tokens_used,
+            fresh,
         )
-        if len(rows) >= _PENDING_ROWS:
+        if len(self._rows) >= _PENDING_BYTES:
             self._sum_up()
 
     def add_gaps(self, gap_s: float, count: int) -> None:
@@ -94,11 +92,8 @@ class StepLog:
     def _sum_up(self) -> None:
         if not self._rows:
             return
-        table = np.fromiter(chain.from_iterable(self._rows), np.float64, _COLUMNS * len(self._rows))
-        self._rows.clear()
-        started_at, first_s, now, decoded_at, steps, batch, context, new_tokens, used, fresh = table.reshape(
-            -1, _COLUMNS
-        ).T
+        rows, self._rows = np.frombuffer(self._rows).reshape(-1, _COLUMNS), bytearray()
+        started_at, first_s, now, decoded_at, steps, batch, context, new_tokens, used, fresh = rows.T
         first_end, fresh = started_at + first_s, np.minimum(fresh, batch)
         # Of those that were there before, of the fresh ones, and of all in the steps after the first.
         gaps = np.concatenate([first_end - decoded_at, first_s, (now - first_end) / np.maximum(steps - 1, 1)])

@@ -21,7 +21,8 @@ class NewTokenRatio:
     @property
     def current(self) -> float:
         """The ratio now."""
-        return max(self._start - self._decay * self.decode_steps, self._min)
+        ratio = self._start - self._decay * self.decode_steps
+        return max(self._min, ratio)
 
     def reset(self) -> None:
         """The server is idle."""
