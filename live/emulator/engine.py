@@ -48,6 +48,8 @@ class Engine:
     then.
     """
 
+    wants_first_tokens = True
+
     def __init__(self, clock: WallClock, profile: ServiceProfile, server_id: str, seed: np.random.SeedSequence) -> None:
         self.clock = clock
         self.profile = profile

@@ -12,7 +12,7 @@ import click
 
 from simcore.cli.run_sim import Finding, policy_word, profile_digest, show
 from simcore.errors import UserError
-from simcore.experiment.check import check_experiment, policies_beside
+from simcore.experiment.check import check_experiment
 from simcore.manifest import make_manifest
 from simcore.metrics import observe, summarise
 from simcore.profile import ServiceProfile
@@ -58,7 +58,7 @@ class End:
 
 async def carry_out(command: LiveCommand) -> End:
     """Run and show. Raises UserError and PolicyError."""
-    scenario = policies_beside(load_scenario(command.scenario, command.overrides))
+    scenario = load_scenario(command.scenario, command.overrides)
     if command.policies:
         given = tuple(PolicySpec(name=name, params=params) for name, params in command.policies)
         scenario = scenario.model_copy(update={"policies": given})

@@ -151,7 +151,7 @@ class _Experiment:
 
     def _command(self, jobs: Sequence[Job]) -> list[str]:
         """The command line that repeats the jobs."""
-        policies = dict.fromkeys(policypolicy_word(job.policy) for job in jobs)
+        policies = dict.fromkeys(policy_word(job.policy) for job in jobs)
         seeds = dict.fromkeys(str(job.seed) for job in jobs)
         words = ["simroute", "sim", "--scenario", self._request.scenario]
         words += [word for policy in policies for word in ("--policy", policy)]
@@ -160,7 +160,7 @@ class _Experiment:
         return words + ["--exact-steps"] * self._request.exact_steps
 
 
-def policypolicy_word(policy: PolicySpec) -> str:
+def policy_word(policy: PolicySpec) -> str:
     """A policy as the command line takes it."""
     if not policy.params:
         return policy.name
