@@ -112,7 +112,7 @@ class Chaos:
         lengths = [line.split(b":")[1] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
         body = await reader.readexactly(int(lengths[0]) if lengths else 0)
         mode = "pass"
-        if b" /generate " in head.split(b"\r\n")[0]:
+        if head.startswith((b"POST /generate ", b"POST /generate?")):
             mode = self.mode
             self.seen += 1
             self.bodies.append(body)
