@@ -51,6 +51,8 @@ class Asking:
         now = generator.clock.now
         if before == 0:
             generator.recorder.first_token_at[self.request_id] = now
+            if new > 1:
+                generator.books.gap(0.0, new - 1)
         else:
             generator.books.gap(now - self._token_at, new)
         self._token_at = now
