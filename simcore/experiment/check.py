@@ -43,8 +43,8 @@ def check_workload(scenario: Scenario) -> Workload:
 def nothing_to_measure(scenario: Scenario, last_arrival_s: float) -> UserError:
     """The error for a run whose requests all arrive before the warm-up is over."""
     return UserError(
-        f"scenario {scenario.name}: nothing is left to measure: the last request arrives at {last_arrival_s:.3g} s, and "
-        f"warmup_s is {scenario.warmup_s:g}"
+        f"scenario {scenario.name}: nothing is left to measure: the last request arrives at {last_arrival_s:.3g} s, "
+        f"and warmup_s is {scenario.warmup_s:g}"
     )
 
 
