@@ -22,10 +22,8 @@ from live.routing.event_log import EventLog, RouterSetup, replay
 from live.routing.fleet import Fleet, FleetSettings, Member
 from live.routing.flight import Air, Timeouts
 from live.upstream.origin import Origin
-from policies import Policy
 from policies.ledger import ServerConfig, ServerReport
-from policies.needs import check_needs
-from policies.router import Router
+from simcore.control import PolicyTurn, check_turns, control_actions, policy_turns
 from simcore.engine import RequestFaces
 from simcore.errors import UserError
 from simcore.records import RunResult
@@ -115,11 +113,12 @@ class _Run:
         files = [stack.enter_context(path.open("w", encoding="utf-8")) for path in self._paths.values()]
         self._books = Books(*files[1:])
         self._clock = WallClock(options.speed)
+        self._turns = policy_turns(scenario, spec, policy_seed)
         setup = RouterSetup(
             servers=tuple(ServerConfig(f"s{index}", fact.model, cap) for index, fact in enumerate(facts)),
             policy=spec.name,
             params=spec.params,
-            seed=int(policy_seed.generate_state(1)[0]),
+            seed=self._turns[0].seed,
             order=scenario.router.queue_order,
             queue_limit=scenario.router.queue_limit,
             max_attempts=options.max_attempts,
@@ -131,9 +130,9 @@ class _Run:
         self._fleet = Fleet(self._driver, settings, on_report=self._on_report, speed=options.speed)
         for index, (backend, fact) in enumerate(zip(backends, facts, strict=True)):
             self._fleet.join(f"s{index}", backend, fact, cap)
-        policy = setup.make_policy()
-        faces = RequestFaces(scenario, workload, model, policy)
-        _check(policy, setup.router(policy), backends, faces.missing)
+        policies = [turn.make() for turn in self._turns]
+        faces = RequestFaces(scenario, workload, model, policies)
+        check_turns(scenario, policies, faces.missing | _not_reported(backends))
         self._air = Air(self._driver, self._fleet, options.timeouts, random.Random(seed))
         prompts = PromptTokens(workload, seed)
         self.generator = Generator(self._air, self._clock, workload, faces, prompts, self._books, model)
@@ -145,8 +144,8 @@ class _Run:
         if self._options.flush:
             await asyncio.gather(*(member.backend.flush() for member in members))
         before = {member.server_id: await read_counters(member) for member in members}
-        for action in self._scenario.control:
-            self._clock.at(action.at_s, self._on_control, action)
+        for action, turn in control_actions(self._scenario, self._turns):
+            self._clock.at(action.at_s, self._on_control, (action, turn))
         ticker = asyncio.get_running_loop().create_task(_tick(on_progress, self.generator))
         with _stopping_on_interrupt(self.generator) as interrupted:
             async with self._fleet.watching():
@@ -208,13 +207,24 @@ class _Run:
     def _on_report(self, member: Member, report: ServerReport) -> None:
         self._books.report(member, report, self._driver.servers[member.server_id].in_flight_requests)
 
-    def _on_control(self, _: float, action: ControlAction) -> None:
+    def _on_control(self, _: float, change: tuple[ControlAction, PolicyTurn | None]) -> None:
+        action, turn = change
+        if turn is not None:
+            order = self._scenario.router.queue_order
+            self._driver.switch_policy(turn.spec.name, turn.spec.params, turn.seed, order)
+            return
         for member in list(self._fleet.members.values()):
-            if action.server is None or action.server == member.server_id:
-                self._fleet.set_cap(member.server_id, action.max_running_requests)
-                limit = action.max_running_requests or member.facts.max_running_requests
-                if member.backend.pushes_caps and limit is not None:
-                    self._air.push_cap(member.backend, limit)
+            if action.server in (None, member.server_id):
+                self._change(member, action)
+
+    def _change(self, member: Member, action: ControlAction) -> None:
+        if action.draining is not None:
+            self._fleet.drain(member.server_id, draining=action.draining)
+            return
+        self._fleet.set_cap(member.server_id, action.max_running_requests)
+        limit = action.max_running_requests or member.facts.max_running_requests
+        if member.backend.pushes_caps and limit is not None:
+            self._air.push_cap(member.backend, limit)
 
 
 def _invalid(late_s: float, behind_s: float) -> str | None:
@@ -225,11 +235,10 @@ def _invalid(late_s: float, behind_s: float) -> str | None:
     return None
 
 
-def _check(policy: Policy, router: Router, backends: Sequence[Backend], missing: set[str]) -> None:
-    """What the policy needs must be there before the first request. Raises PolicyError."""
+def _not_reported(backends: Sequence[Backend]) -> set[str]:
+    """What a policy may ask of servers, and these do not tell."""
     reported = frozenset.intersection(*(backend.reports for backend in backends))
-    not_reported = set(ServerReport._fields) - {"reported_at"} - reported
-    check_needs(policy, router.order, missing | not_reported)
+    return set(ServerReport._fields) - {"reported_at"} - reported
 
 
 def _server_note(member: Member) -> dict[str, Any]:

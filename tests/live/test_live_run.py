@@ -157,6 +157,19 @@ def test_control_caps_the_router_and_the_servers_at_its_time(tmp_path: Path) -> 
             assert server["in_flight_requests"] < server["max_running_requests"]
 
 
+def test_control_drains_and_switches_the_policy_as_in_a_simulation(tmp_path: Path) -> None:
+    control = (
+        {"at_s": 0.2, "policy": "shortest_job_first"},
+        {"at_s": 0.5, "server": "s1", "draining": True},
+        {"at_s": 0.8, "policy": "parameter_aware"},
+    )
+    requests = finished(run(scenario(control=control), tmp_path, speed=1.0))
+    assert set(requests[requests["arrived_at"] > 0.55]["server_id"]) == {"s0"}
+    events = [json.loads(line)["e"] for line in (tmp_path / "events.jsonl").read_text().splitlines()[1:]]
+    assert events.count("policy") == 2
+    assert replay(tmp_path / "events.jsonl").differences == ()
+
+
 def test_a_full_router_queue_rejects_and_the_counts_add_up(tmp_path: Path) -> None:
     router = {"queue_limit": 3, "max_running_requests": 2}
     given = scenario({"arrivals": {"kind": "poisson", "rate_rps": 400}}, router=router)
