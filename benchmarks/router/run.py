@@ -50,22 +50,21 @@ def process(command: list[str], ready: str) -> Iterator[psutil.Process]:
 
 
 @contextmanager
-def upstreams(interval_s: float, ports: list[int]) -> Iterator[list[str]]:
-    """Servers; one process is enough for what they do."""
-    urls = [f"http://127.0.0.1:{port}" for port in ports]
-    command = [sys.executable, str(HERE / "upstream.py")]
-    with process([*command, str(ports[0]), str(EVENTS), str(interval_s)], f"{urls[0]}/ready"):
-        yield urls
+def upstream(interval_s: float, port: int, events: int = EVENTS) -> Iterator[str]:
+    """A trivial server."""
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, str(HERE / "upstream.py"), str(port), str(events), str(interval_s)]
+    with process(command, f"{url}/ready"):
+        yield url
 
 
-def router_command(contender: str, python: str, urls: list[str], port: int, folder: Path) -> list[str]:
+def router_command(contender: str, python: str, server: str, port: int, folder: Path) -> list[str]:
     """How a contender is started."""
     if contender == "sglang-router":
         fixed = ["--host", "127.0.0.1", "--port", str(port), "--policy", "round_robin"]
-        return [python, "-m", "sglang_router.launch_router", "--worker-urls", *urls, *fixed]
+        return [python, "-m", "sglang_router.launch_router", "--worker-urls", server, *fixed]
     config = folder / "servers.yaml"
-    servers = "".join(f"  - url: {url}\n" for url in urls)
-    config.write_text(f"policy: round_robin\nport: {port}\nservers:\n{servers}", encoding="utf-8")
+    config.write_text(f"policy: round_robin\nport: {port}\nservers:\n  - url: {server}\n", encoding="utf-8")
     return [python, "-m", "simroute", "serve", "--config", str(config)]
 
 
@@ -101,12 +100,12 @@ def one(contender: str, python: str, seconds: float, port: int) -> dict[str, Any
         ("steady", INTERVAL_S, "rate", RATE),
         ("flat_out", 0.0, "clients", CLIENTS),
     ):
-        with tempfile.TemporaryDirectory() as folder, upstreams(interval_s, [port]) as urls:
+        with tempfile.TemporaryDirectory() as folder, upstream(interval_s, port) as server:
             if contender == "none":
-                found[name] = measured(urls[0], seconds, kind, amount, None)
+                found[name] = measured(server, seconds, kind, amount, None)
                 continue
             url = f"http://127.0.0.1:{port + 50}"
-            command = router_command(contender, python, urls, port + 50, Path(folder))
+            command = router_command(contender, python, server, port + 50, Path(folder))
             with process(command, f"{url}/health") as router:
                 time.sleep(1.5)
                 load(url, 2.0, kind, min(amount, 50))
@@ -148,4 +147,5 @@ def main() -> None:
     print(text) if given.out is None else given.out.write_text(text + "\n", encoding="utf-8")
 
 
-main()
+if __name__ == "__main__":
+    main()
