@@ -15,6 +15,10 @@ class WallClock:
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
 
+    def restart(self) -> None:
+        """It is 0 again. Only before anything was set to a time."""
+        self._started = self._loop.time()
+
     @property
     def now(self) -> float:
         """The time now."""

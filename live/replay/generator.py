@@ -7,7 +7,8 @@ import numpy as np
 
 from live.backends import Backend, LiveRequest, Reader
 from live.clock import WallClock
-from live.routing.flight import Air, Flight
+from live.routing.air import Air
+from live.routing.flight import Flight
 from live.upstream.head import request_bytes
 from simcore.clients import Clients
 from simcore.engine import RequestFaces

@@ -6,22 +6,20 @@ import random
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import numpy as np
 
-from live.backends import BACKENDS, Backend, BackendError, Facts
+from live.backends import Backend, BackendError, Facts
 from live.clock import WallClock
+from live.routing.air import Air, Timeouts
 from live.routing.driver import Driver
-from live.routing.event_log import EventLog, RouterSetup, replay
+from live.routing.event_log import EventLog, Replay, RouterSetup, replay
 from live.routing.fleet import Fleet, FleetSettings, Member
-from live.routing.flight import Air, Timeouts
-from live.upstream.origin import Origin
 from policies.ledger import ServerConfig, ServerReport
 from simcore.control import PolicyTurn, check_turns, control_actions, policy_turns
 from simcore.engine import RequestFaces
@@ -31,6 +29,7 @@ from simcore.scenario import ControlAction, PolicySpec, Scenario
 from simcore.workload import build_workload
 
 from .books import Books
+from .connecting import connected, not_reported, server_note
 from .generator import Generator
 from .prompts import PromptTokens
 from .tables import Counters, read_counters, server_frame
@@ -81,7 +80,7 @@ async def run_live(
     On Ctrl-C the result so far comes back, marked ``interrupted``.
     """
     started = time.perf_counter()
-    async with _connected(urls, options) as (backends, facts):
+    async with connected(urls, options.backend, options.api_key, options.speed) as (backends, facts):
         with ExitStack() as stack:
             run = _Run(scenario, spec, seed, options, backends, facts, folder, stack)
             interrupted = await run.go(on_progress)
@@ -110,6 +109,7 @@ class _Run:
         model, cap = facts[0].model, scenario.router.max_running_requests
         names = ("events.jsonl", "loads.jsonl", "decisions.jsonl", "meta_info.jsonl")
         self._paths = {name: folder / name for name in names}
+        self._notes = folder / "live.json"
         files = [stack.enter_context(path.open("w", encoding="utf-8")) for path in self._paths.values()]
         self._books = Books(*files[1:])
         self._clock = WallClock(options.speed)
@@ -132,7 +132,7 @@ class _Run:
             self._fleet.join(f"s{index}", backend, fact, cap)
         policies = [turn.make() for turn in self._turns]
         faces = RequestFaces(scenario, workload, model, policies)
-        check_turns(scenario, policies, faces.missing | _not_reported(backends))
+        check_turns(scenario, policies, faces.missing | not_reported(backends))
         self._air = Air(self._driver, self._fleet, options.timeouts, random.Random(seed))
         prompts = PromptTokens(workload, seed)
         self.generator = Generator(self._air, self._clock, workload, faces, prompts, self._books, model)
@@ -142,8 +142,9 @@ class _Run:
         """The run itself; returns whether it was interrupted."""
         members = list(self._fleet.members.values())
         if self._options.flush:
-            await asyncio.gather(*(member.backend.flush() for member in members))
+            await self._flush(members)
         before = {member.server_id: await read_counters(member) for member in members}
+        self._clock.restart()
         for action, turn in control_actions(self._scenario, self._turns):
             self._clock.at(action.at_s, self._on_control, (action, turn))
         ticker = asyncio.get_running_loop().create_task(_tick(on_progress, self.generator))
@@ -162,6 +163,12 @@ class _Run:
         self._duration_s = self._clock.now
         return bool(interrupted)
 
+    async def _flush(self, members: list[Member]) -> None:
+        try:
+            await asyncio.gather(*(member.backend.flush() for member in members))
+        except BackendError as error:
+            raise UserError(f"{error.args[0].strip()}; --no-flush leaves the caches as they are") from error
+
     def outcome(self, wall_s: float, *, interrupted: bool) -> LiveRun:
         """The result; the event log is closed by now, and is put to its proof."""
         members = list(self._fleet.members.values())
@@ -169,22 +176,7 @@ class _Run:
         proof = replay(self._paths["events.jsonl"])
         if proof.differences:
             raise RuntimeError("a replay of the event log decides differently: " + "; ".join(proof.differences))
-        lateness = self.generator.lateness()
-        behind_s = max((said.get("late_s", 0.0) for said in self._counters.values()), default=0.0) / self._options.speed
-        invalid = _invalid(lateness["p99_s"], behind_s)
-        emulated = any(member.facts.is_emulator for member in members)
-        notes = self._paths["events.jsonl"].with_name("live.json")
-        document = {
-            "valid": invalid is None,
-            "invalid_because": invalid,
-            "emulated": emulated,
-            "generator_lateness": lateness,
-            "emulators_behind_s": behind_s if emulated else None,
-            "speed": self._options.speed,
-            "event_log": {"events": proof.events, "decisions": proof.decisions, "replay_identical": True},
-            "servers": [_server_note(member) for member in members],
-        }
-        notes.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        invalid, emulated = self._write_notes(proof)
         warnings = [f"invalid: {invalid}"] if invalid else []
         if emulated:
             warnings.append("the servers were emulators: their times are a profile's, not a GPU's")
@@ -202,7 +194,27 @@ class _Run:
             interrupted=interrupted,
             warnings=warnings,
         )
-        return LiveRun(result, (*self._paths.values(), notes), invalid)
+        return LiveRun(result, (*self._paths.values(), self._notes), invalid)
+
+    def _write_notes(self, proof: Replay) -> tuple[str | None, bool]:
+        """Write ``live.json``; why the run is invalid, if it is, and whether its servers were emulated."""
+        members = list(self._fleet.members.values())
+        lateness = self.generator.lateness()
+        behind_s = max((said.get("late_s", 0.0) for said in self._counters.values()), default=0.0) / self._options.speed
+        invalid = _invalid(lateness["p99_s"], behind_s)
+        emulated = any(member.facts.is_emulator for member in members)
+        document = {
+            "valid": invalid is None,
+            "invalid_because": invalid,
+            "emulated": emulated,
+            "generator_lateness": lateness,
+            "emulators_behind_s": behind_s if emulated else None,
+            "speed": self._options.speed,
+            "event_log": {"events": proof.events, "decisions": proof.decisions, "replay_identical": True},
+            "servers": [server_note(member) for member in members],
+        }
+        self._notes.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        return invalid, emulated
 
     def _on_report(self, member: Member, report: ServerReport) -> None:
         self._books.report(member, report, self._driver.servers[member.server_id].in_flight_requests)
@@ -235,50 +247,10 @@ def _invalid(late_s: float, behind_s: float) -> str | None:
     return None
 
 
-def _not_reported(backends: Sequence[Backend]) -> set[str]:
-    """What a policy may ask of servers, and these do not tell."""
-    reported = frozenset.intersection(*(backend.reports for backend in backends))
-    return set(ServerReport._fields) - {"reported_at"} - reported
-
-
-def _server_note(member: Member) -> dict[str, Any]:
-    facts = member.facts
-    return {
-        "server_id": member.server_id,
-        "url": member.backend.origin.url,
-        "backend": member.backend.name,
-        "model": facts.model,
-        "version": facts.version,
-        "emulator": facts.is_emulator,
-        "reports": sorted(member.backend.reports),
-    }
-
-
 async def _tick(on_progress: Progress, generator: Generator) -> None:
     while True:
         on_progress(generator)
         await asyncio.sleep(0.25)
-
-
-@asynccontextmanager
-async def _connected(urls: Sequence[str], options: LiveOptions) -> AsyncIterator[tuple[list[Backend], list[Facts]]]:
-    """The servers, each asked who it is. Raises UserError where one cannot be reached or is of another kind."""
-    timeout = aiohttp.ClientTimeout(total=10)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        backends = [BACKENDS[options.backend](Origin(url), session, options.api_key) for url in urls]
-        facts = []
-        for backend in backends:
-            try:
-                facts.append(await backend.connect())
-            except (aiohttp.ClientError, BackendError, OSError, TimeoutError) as error:
-                detail = str(error) or "no answer in time"
-                raise UserError(f"{backend.origin.url} cannot be used as a {backend.name} server: {detail}") from error
-        models = sorted({fact.model for fact in facts})
-        if len(models) > 1:
-            raise UserError(f"the servers must serve one model, not {', '.join(models)}")
-        if options.speed != 1.0 and any(fact.speed != options.speed for fact in facts):
-            raise UserError(f"--speed {options.speed:g} is for emulators that run at that speed")
-        yield backends, facts
 
 
 @contextmanager

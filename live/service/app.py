@@ -10,10 +10,10 @@ import aiohttp
 from aiohttp import web
 
 from live.clock import WallClock
+from live.routing.air import Air, Timeouts
 from live.routing.driver import Driver
 from live.routing.event_log import EventLog, RouterSetup
 from live.routing.fleet import Fleet, FleetSettings
-from live.routing.flight import Air, Timeouts
 from policies.ledger import ServerConfig
 
 from .admin import Admin

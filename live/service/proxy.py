@@ -10,7 +10,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from live.backends import BACKENDS, Backend
-from live.routing.flight import QUEUE_TIMEOUT, Air, Flight
+from live.routing.air import Air
+from live.routing.flight import QUEUE_TIMEOUT, Flight
 from live.streams import StreamReply
 from live.upstream.head import request_bytes
 

@@ -14,8 +14,8 @@ from support.upstreams import Chaos, emulated, profile
 
 from live.replay.prompts import PromptTokens
 from live.replay.run import LiveOptions, LiveRun, run_live
+from live.routing.air import Timeouts
 from live.routing.event_log import replay
-from live.routing.flight import Timeouts
 from policies import PolicyError
 from simcore.errors import UserError
 from simcore.records import REQUEST_DTYPES, SERVER_DTYPES
