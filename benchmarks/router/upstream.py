@@ -1,13 +1,16 @@
 """A trivial server for measuring routers: each request is answered with a stream of events that carry the time.
 
 usage: upstream.py PORT EVENTS INTERVAL_S
+
+A bare epoll loop, because on a small machine the harness takes its time from what it measures.
 """
 
-import asyncio
 import json
+import select
+import socket
 import sys
 import time
-from typing import cast
+from collections import deque
 
 INFO = json.dumps(
     {
@@ -22,6 +25,7 @@ INFO = json.dumps(
         ],
     }
 ).encode()
+INFO = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(INFO), INFO)
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 DATA = b'data: {"text": "%b", "meta_info": {"completion_tokens": %%2d}, "t": %%18d}\n\n' % (b"four" * 10)
 DONE = b"data: [DONE]\n\n"
@@ -29,55 +33,76 @@ EVENT = b"%x\r\n%b\r\n" % (len(DATA % (1, 1)), DATA)
 LAST = b"%x\r\n%b%b\r\n0\r\n\r\n" % (len(DATA % (1, 1)) + len(DONE), DATA, DONE)
 
 
-class Upstream(asyncio.Protocol):
-    """One connection."""
+class Server:
+    """All connections. Streams have one interval, so those due come in the order in which they were queued."""
 
-    def __init__(self, events: int, interval_s: float) -> None:
+    def __init__(self, port: int, events: int, interval_s: float) -> None:
         self.events = events
         self.interval_s = interval_s
-        self.buffer = b""
+        self.listener = socket.create_server(("127.0.0.1", port), backlog=4096)
+        self.listener.setblocking(False)
+        self.epoll = select.epoll()
+        self.epoll.register(self.listener, select.EPOLLIN)
+        self.connections: dict[int, tuple[socket.socket, bytes]] = {}
+        self.due: deque[tuple[float, socket.socket, int]] = deque()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self.loop = asyncio.get_running_loop()
+    def run(self) -> None:
+        while True:
+            wait = max(self.due[0][0] - time.monotonic(), 0.0) if self.due else 1.0
+            for number, _ in self.epoll.poll(wait):
+                if number == self.listener.fileno():
+                    self.accept()
+                else:
+                    self.read(number)
+            now = time.monotonic()
+            for _ in range(len(self.due)):
+                if self.due[0][0] > now:
+                    break
+                self.send(*self.due.popleft())
 
-    def data_received(self, data: bytes) -> None:
-        self.buffer += data
-        while b"\r\n\r\n" in self.buffer:
-            head, _, rest = self.buffer.partition(b"\r\n\r\n")
-            length = 0
-            for line in head.lower().split(b"\r\n"):
-                if line.startswith(b"content-length:"):
-                    length = int(line.split(b":")[1])
-            if len(rest) < length:
-                return
-            self.buffer = rest[length:]
-            self.answer(head)
+    def accept(self) -> None:
+        connection, _ = self.listener.accept()
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connections[connection.fileno()] = (connection, b"")
+        self.epoll.register(connection, select.EPOLLIN)
 
-    def answer(self, head: bytes) -> None:
-        if head.startswith(b"POST"):
-            self.transport.write(HEAD)
-            self.send(0, self.loop.time())
-        else:
-            size = b"Content-Length: %d\r\n" % len(INFO)
-            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + size + b"\r\n" + INFO)
-
-    def send(self, number: int, due: float) -> None:
-        if self.transport.is_closing():
+    def read(self, number: int) -> None:
+        connection, buffer = self.connections[number]
+        try:
+            data = connection.recv(65536)
+        except OSError:
+            data = b""
+        if not data:
+            self.epoll.unregister(connection)
+            del self.connections[number]
+            connection.close()
             return
-        last = number == self.events - 1
-        self.transport.write((LAST if last else EVENT) % (number + 1, time.monotonic_ns()))
+        head, separator, body = (buffer + data).partition(b"\r\n\r\n")
+        length = 0
+        for line in head.lower().split(b"\r\n"):
+            if line.startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        if not separator or len(body) < length:
+            self.connections[number] = (connection, buffer + data)
+            return
+        self.connections[number] = (connection, b"")
+        if head.startswith(b"POST"):
+            connection.send(HEAD)
+            self.send(time.monotonic(), connection, 1)
+        else:
+            connection.send(INFO)
+
+    def send(self, due: float, connection: socket.socket, number: int) -> None:
+        if connection.fileno() < 0:
+            return
+        last = number == self.events
+        try:
+            connection.send((LAST if last else EVENT) % (number, time.monotonic_ns()))
+        except OSError:
+            return
         if not last:
-            due += self.interval_s
-            self.loop.call_at(due, self.send, number + 1, due)
+            self.due.append((due + self.interval_s, connection, number + 1))
 
 
-async def main() -> None:
-    port, events, interval_s = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Upstream(events, interval_s), "127.0.0.1", port, backlog=4096
-    )
-    await server.serve_forever()
-
-
-asyncio.run(main())
+Server(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])).run()

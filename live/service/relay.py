@@ -25,12 +25,13 @@ class Relay:
     """
 
     __slots__ = (
+        "_before",
         "_early",
         "_events",
+        "_last",
         "_loop",
         "_reply",
         "_slow",
-        "_tail",
         "begun",
         "broken",
         "failed",
@@ -57,7 +58,7 @@ class Relay:
         self._early: list[bytes] = []
         self._reply: StreamReply | None = None
         self._slow: asyncio.Task[None] | None = None
-        self._tail = b""
+        self._before = self._last = b""
         self._events = 0
 
     @property
@@ -75,7 +76,8 @@ class Relay:
     def note(self, ended: Ended) -> None:
         """Read the token counts from the end of the body; a stream that does not say had one token an event."""
         ended.server_id = self.server_id
-        output, prompt = _last(_OUTPUT_TOKENS, self._tail), _last(_PROMPT_TOKENS, self._tail)
+        tail = self._before[-_TAIL_BYTES:] + self._last[-_TAIL_BYTES:]
+        output, prompt = _last(_OUTPUT_TOKENS, tail), _last(_PROMPT_TOKENS, tail)
         ended.output_tokens = output if output is not None else max(self._events - 1, 0)
         ended.prompt_tokens = prompt or 0
 
@@ -91,7 +93,7 @@ class Relay:
         if self.first_byte_at is None:
             self.first_byte_at = self._loop.time()
         self._events += data.count(b"\n\n")
-        self._tail = data if len(data) >= _TAIL_BYTES else self._tail[-_TAIL_BYTES:] + data
+        self._before, self._last = self._last, data
         if self._reply is None:
             self._early.append(data)
         else:

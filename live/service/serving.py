@@ -1,6 +1,7 @@
 """``simroute serve``: the service on a socket, until it is told to stop."""
 
 import asyncio
+import gc
 import logging
 import signal
 from contextlib import AsyncExitStack
@@ -36,6 +37,7 @@ async def serve(config: ServiceConfig, event_log: Path | None) -> int:
         log = stack.enter_context(event_log.open("w", encoding="utf-8")) if event_log else None
         service = await stack.enter_async_context(running_service(config, log))
         port = await listen(service, config, stack)
+        _collect_rarely()
         click.echo(f"simroute serves on http://{config.host}:{port} with {config.policy.label}", err=True)
         await stop.wait()
         click.echo(f"simroute: {service.fleet.driver.requests} requests are under way", err=True)
@@ -45,6 +47,14 @@ async def serve(config: ServiceConfig, event_log: Path | None) -> int:
         drained.cancel()
         at_once.cancel()
         return service.fleet.driver.requests
+
+
+def _collect_rarely() -> None:
+    """What lives as long as the service is left out of garbage collections, and the others come less often: one in the
+    middle of a thousand streams would hold them all up."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 async def listen(service: Service, config: ServiceConfig, stack: AsyncExitStack) -> int:

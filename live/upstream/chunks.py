@@ -5,6 +5,7 @@ from .head import BadResponseError
 __all__ = ["ChunkReader"]
 
 _LONGEST_LINE = 4096
+_SHORT_LINE = 9
 
 
 class ChunkReader:
@@ -23,6 +24,12 @@ class ChunkReader:
         """Raises BadResponseError where it is not chunked coding, or goes on after its end."""
         if self._line:
             data, self._line = self._line + data, b""
+        elif not (self._left or self._skip or self._in_trailers):
+            # Nearly always one whole chunk comes by itself.
+            head = data.find(b"\r\n")
+            if 0 < head < _SHORT_LINE and (size := _size(data[:head])) and len(data) == head + size + 4:
+                if data.endswith(b"\r\n"):
+                    return data[head + 2 : -2]
         pieces = []
         at, end = 0, len(data)
         while at < end:
