@@ -6,6 +6,7 @@ Prints JSON: for each case whether it went as it should, and what was seen.
 """
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -182,7 +183,7 @@ class Bench:
         while series[-1] > 4:
             await asyncio.sleep(0.1)
             series.append(await self.running(1))
-        monotone = all(after <= before for before, after in zip(series, series[1:], strict=False))
+        monotone = all(after <= before for before, after in itertools.pairwise(series))
         pushed.append((await self.patch("/admin/servers/s1", {"max_running_requests": 12}))["pushed"])
         most = 0
         while not all(task.done() for task in tasks):

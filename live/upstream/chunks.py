@@ -27,9 +27,10 @@ class ChunkReader:
         elif not (self._left or self._skip or self._in_trailers):
             # Nearly always one whole chunk comes by itself.
             head = data.find(b"\r\n")
-            if 0 < head < _SHORT_LINE and (size := _size(data[:head])) and len(data) == head + size + 4:
-                if data.endswith(b"\r\n"):
-                    return data[head + 2 : -2]
+            if 0 < head < _SHORT_LINE and data.endswith(b"\r\n") and len(data) == head + _size(data[:head]) + 4:
+                payload = data[head + 2 : -2]
+                if payload:
+                    return payload
         pieces = []
         at, end = 0, len(data)
         while at < end:

@@ -6,8 +6,11 @@ import json
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
-from support.upstreams import MODEL, ask, emulated, generate_body, profile, until
+
+from live.clock import WallClock
+from live.emulator.engine import Engine, Generationfrom support.upstreams import MODEL, ask, emulated, generate_body, profile, until
 
 
 def events_of(text: str) -> list[dict[str, Any]]:
@@ -239,6 +242,20 @@ def test_a_client_that_leaves_frees_its_place() -> None:
             raise AssertionError("the request runs on")
 
     asyncio.run(main())
+
+
+def test_a_request_that_leaves_before_the_scheduler_saw_it_takes_no_place_with_it() -> None:
+    async def main() -> tuple[int, int]:
+        engine = Engine(WallClock(), profile(), "s0", np.random.SeedSequence(0))
+        prompt = np.arange(100, dtype=np.uint32)
+        generation = Generation("r", prompt, engine.draw_answer(5), 5, True, lambda _: None, lambda _: None)
+        engine.submit(generation)
+        engine.cancel(generation)
+        await asyncio.sleep(0.05)
+        load = engine.member.server.load(engine.catch_up())
+        return load.running, load.queued
+
+    assert asyncio.run(main()) == (0, 0)
 
 
 def test_time_goes_by_as_fast_as_told() -> None:
