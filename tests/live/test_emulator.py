@@ -8,9 +8,10 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from support.upstreams import MODEL, ask, emulated, generate_body, profile, until
 
 from live.clock import WallClock
-from live.emulator.engine import Engine, Generationfrom support.upstreams import MODEL, ask, emulated, generate_body, profile, until
+from live.emulator.engine import Engine, Generation
 
 
 def events_of(text: str) -> list[dict[str, Any]]:
@@ -248,7 +249,8 @@ def test_a_request_that_leaves_before_the_scheduler_saw_it_takes_no_place_with_i
     async def main() -> tuple[int, int]:
         engine = Engine(WallClock(), profile(), "s0", np.random.SeedSequence(0))
         prompt = np.arange(100, dtype=np.uint32)
-        generation = Generation("r", prompt, engine.draw_answer(5), 5, True, lambda _: None, lambda _: None)
+        answer = engine.draw_answer(5)
+        generation = Generation("r", prompt, answer, 5, True, lambda _: None, lambda _: None)
         engine.submit(generation)
         engine.cancel(generation)
         await asyncio.sleep(0.05)
