@@ -20,7 +20,7 @@ import numpy as np
 BODY = json.dumps(
     {"text": "x" * 400, "sampling_params": {"max_new_tokens": 64, "ignore_eos": True}, "stream": True}
 ).encode()
-SENT_AT = re.compile(rb'"t": +(\d+)')
+SENT_AT = re.compile(rb'"t": +(\d+)}')
 
 
 class Client:
