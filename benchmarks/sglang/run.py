@@ -2,7 +2,7 @@
 
 usage: run.py --python PYTHON --model FOLDER --out FOLDER
 
-PYTHON has sglang 0.5.23 for the CPU, FOLDER a small model with its tokenizer (weights may be missing: they are made up).
+PYTHON has sglang 0.5.23 for the CPU, FOLDER a small model with its tokenizer; weights are made up.
 """
 
 import argparse
