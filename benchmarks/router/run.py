@@ -5,6 +5,7 @@ usage: run.py [--sglang-router PYTHON] [--uvloop PYTHON] [--seconds S] [--rounds
 PYTHON are interpreters of environments with sglang-router 0.3.2, and with simroute's dependencies and uvloop. Per round
 every contender is measured in turn: at 300 requests a second, with streams of 64 events that last 3.2 s, so that some
 1,000 are under way; then with 32 clients that send as fast as they are answered, their streams at once.
+``others_processors`` is how many processors were taken meanwhile by what is not the benchmark's.
 """
 
 import argparse
@@ -77,12 +78,20 @@ def load(url: str, seconds: float, kind: str, amount: float) -> dict[str, Any]:
 
 def measured(url: str, seconds: float, kind: str, amount: float, router: psutil.Process | None) -> dict[str, Any]:
     """Load, and the router's own processor time and memory."""
-    before = cpu_s(router)
+    before, ours, all_of_it, started = cpu_s(router), own_cpu_s(), psutil.cpu_times(), time.monotonic()
     result = load(url, seconds, kind, amount)
+    busy = sum(psutil.cpu_times()[:3]) - sum(all_of_it[:3])
+    result["others_processors"] = round((busy - (own_cpu_s() - ours)) / (time.monotonic() - started), 2)
     result["cpu_ms_per_request"] = round((cpu_s(router) - before) / max(result["requests"], 1) * 1e3, 3)
     result["memory_mb"] = round(router.memory_info().rss / 1e6, 1) if router else None
     result["load_average"] = round(os.getloadavg()[0], 2)
     return result
+
+
+def own_cpu_s() -> float:
+    """Processor time of all that the benchmark has started, ended or not."""
+    running = sum(sum(child.cpu_times()[:2]) for child in psutil.Process().children(recursive=True))
+    return running + sum(os.times()[2:4])
 
 
 def cpu_s(router: psutil.Process | None) -> float:

@@ -71,8 +71,7 @@ class Reader(ABC):
             raise BackendError(f"an event of the stream is not JSON: {text[:80]!r}") from error
         if not isinstance(document, dict):
             raise BackendError(f"an event of the stream is not an object: {text[:80]!r}")
-        if "error" in document:
-            told = document["error"]
+        if told := document.get("error"):
             self.failure = str(told.get("message", told)) if isinstance(told, dict) else str(told)
             return
         self.on_event(document)
