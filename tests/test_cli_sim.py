@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from support.cli import document, sim, tiny
 
+from simcore.experiment.board import Board
 from simcore.run_folder import load_run
 
 POLICY = """\
@@ -233,6 +234,43 @@ def test_exact_steps_change_no_number(tmp_path: Path) -> None:
 
     for statistic, value in jumped["latencies"]["e2e_s"].items():
         assert stepped["latencies"]["e2e_s"][statistic] == pytest.approx(value, abs=1e-9)
+
+
+def test_an_interrupted_comparison_is_of_the_seeds_that_all_have_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of policies that stopped half-way through a seed, nothing fair could be said with it."""
+    report = Board.report
+
+    def stop_in_the_third(self: Board, job: int, share: float) -> None:
+        report(self, job, share)
+        if job == 2 and share >= 0.5:
+            self.stop()
+
+    monkeypatch.setattr(Board, "report", stop_in_the_third)
+    options = ("--scenario", tiny(tmp_path), "--seeds", "0..1", "--out", str(tmp_path / "out"), "--json")
+    result = sim(*options)
+    found = json.loads(result.stdout)
+
+    assert result.exit_code == 130
+    assert result.stderr == "simroute: interrupted: these are partial results, of 3 of 4 runs\n"
+    assert found["interrupted"]
+    assert found["comparison"]["seeds"] == [0]
+    assert list(runs_below(tmp_path / "out")) == ["least_request-seed0", "random-seed0", "random-seed1"]
+
+
+def test_what_the_environment_names_is_relative_to_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not to the scenario's folder, as what the scenario names is."""
+    trace = tmp_path / "data/trace.csv"
+    trace.parent.mkdir()
+    trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n")
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    workload = "workload={trace: {kind: azure-2023, path: '${SIMROUTE_DATA}/trace.csv'}}"
+    options = ("--scenario", tiny(tmp_path / "sub"), "--set", workload, "--set", "warmup_s=0", "--no-out")
+    result = sim(*options, env={"SIMROUTE_DATA": "data"})
+
+    assert result.exit_code == 0, result.stderr
 
 
 def test_a_gate_that_holds_fails_with_99_and_says_for_whom(tmp_path: Path) -> None:

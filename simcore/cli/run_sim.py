@@ -107,8 +107,10 @@ class _Experiment:
         """All runs; after Ctrl-C what there is of them. Raises KeyboardInterrupt where that is nothing."""
         with tempfile.TemporaryDirectory(prefix="simroute-") as temporary:
             board = Board.create(Path(temporary) / "board", len(self._jobs))
-            bar = ExperimentProgress(self._scenario.name, board, len(self._jobs), quiet=self._request.quiet)
-            with stop_on_interrupt(board), bar:
+            with (
+                stop_on_interrupt(board),
+                ExperimentProgress(self._scenario.name, board, len(self._jobs), quiet=self._request.quiet),
+            ):
                 return self._run(board)
 
     def _run(self, board: Board) -> Finding:

@@ -119,15 +119,3 @@ def test_while_the_processes_start(tmp_path: Path) -> None:
     assert stderr.startswith("simroute: interrupted")
     assert "Traceback" not in stderr
     check_nothing_is_left(tmp_path, process.pid)
-
-
-@pytest.mark.parametrize("options", [("--policy", "random"), SEVERAL], ids=["one run", "several"])
-def test_at_the_very_beginning(tmp_path: Path, options: tuple[str, ...]) -> None:
-    with running(tmp_path, *options) as process:
-        wait_until(lambda: list(tmp_path.glob("temporary/simroute-*/board")))
-        interrupt(process)
-        _, stderr = process.communicate(timeout=PATIENCE_S)
-
-    assert process.returncode == 130
-    assert stderr.startswith("simroute: interrupted")
-    check_nothing_is_left(tmp_path, process.pid)

@@ -148,6 +148,17 @@ def test_the_resolved_scenario_is_good_in_any_folder(file: Path, tmp_path: Path)
     assert "path: ${DATA}/t.csv" in from_variable
 
 
+def test_the_resolved_scenario_of_a_relative_path_is_good_in_any_folder(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(file.parent.parent)
+    scenario = load_scenario(f"{file.parent.name}/{file.name}", ["policies=[mine.py:Mine]", "servers.0.profile=p.json"])
+
+    assert scenario.policies[0].name == f"{file.parent.name}/mine.py:Mine"
+    assert f"name: {file.parent}/mine.py:Mine\n" in resolved_yaml(scenario)
+    assert f"profile: {file.parent}/p.json\n" in resolved_yaml(scenario)
+
+
 def test_a_policy_label_tells_two_settings_apart() -> None:
     labels = {PolicySpec(name="parameter_aware", params={"queue_weight": weight}).label for weight in (1, 2)}
 

@@ -57,6 +57,13 @@ def test_a_chunk_ends_with_a_page() -> None:
     assert bench.run().first[1] == 40.0
 
 
+def test_a_prompt_whose_pages_do_not_fit_is_cut() -> None:
+    bench = step_bench(chunked_prefill_size=64, page_size=16, mixed_chunk=True)
+    bench.send(request(0, 16, 100), request(1, 50, 1, at=5.0))
+    # 50 tokens would fit in 63, but their four pages do not: 48 come first, and 2 in a second step.
+    assert bench.run().first[1] == 30.0
+
+
 def test_less_than_a_page_is_not_begun() -> None:
     bench = step_bench(chunked_prefill_size=16, page_size=16, mixed_chunk=True)
     bench.send(request(0, 16, 5), request(1, 20, 1, at=5.0))

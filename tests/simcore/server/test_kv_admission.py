@@ -2,7 +2,7 @@
 running requests may still need.
 
 A prefill step takes 10 s here and a decode step 1 s. In most tests a first request has 100 prompt tokens and its first
-output at 10, and the second one's max_new_tokens are the most that fit, or one more: then it waits for the first to end.
+output at 10, and the max_new_tokens of a second are the most that fit, or one more: then it waits for the first to end.
 """
 
 import pytest
@@ -79,6 +79,19 @@ def test_the_ratio_falls_with_every_decode_step(max_new: int, first: float) -> N
     bench.send(request(0, 100, 110, max_new=500), request(1, 100, 3, at=109.5, max_new=max_new))
     # 100 of 600 steps from 0.7 to 0.098: 0.59967. 800 - 0.59967 * 399 = 560.7, and 100 + 459 + 1 = 560.
     assert bench.run().first[1] == first
+
+
+@pytest.mark.parametrize(("max_new", "running"), [(607, 2), (608, 1)])
+def test_the_ratio_does_not_fall_with_mixed_steps(max_new: int, running: int) -> None:
+    bench = step_bench(kv_tokens=3000, chunked_prefill_size=11, mixed_chunk=True)
+    loads = bench.watch(1015.0)
+    # The second takes 100 mixed steps, with ten of its tokens each, and is done at 1010. The first has 11 + 100 tokens
+    # then: 2889 - 1 - 0.7 * 399 = 2608.7, and 2000 + 607 + 1 = 2608.
+    bench.send(
+        request(0, 11, 110, max_new=500), request(1, 1000, 1, at=5.0), request(2, 2000, 3, at=1005.0, max_new=max_new)
+    )
+    bench.run()
+    assert loads[0].running == running
 
 
 @pytest.mark.parametrize(("prompt", "first"), [(8071, 720.0), (8072, 729.0)])

@@ -56,19 +56,20 @@ def test_with_chunking_prompts_are_admitted_while_any_of_max_prefill_tokens_is_l
     assert bench.run().first == {0: 10.0, 1: 10.0, 2: 20.0}
 
 
-@pytest.mark.parametrize(("page_size", "second_first"), [(1, 10.0), (16, 20.0)])
-def test_budgets_count_whole_pages(page_size: int, second_first: float) -> None:
-    # 50 tokens are four pages of 16: they leave none of 64 tokens.
+@pytest.mark.parametrize(("page_size", "last_first"), [(1, 10.0), (16, 20.0)])
+def test_the_chunk_counts_whole_pages(page_size: int, last_first: float) -> None:
     bench = step_bench(chunked_prefill_size=64, page_size=page_size)
-    bench.send(request(0, 50, 1), request(1, 14, 1))
-    assert bench.run().first == {0: 10.0, 1: second_first}
+    bench.send(request(0, 8, 1), request(1, 8, 1), request(2, 40, 1))
+    # In pages of 16 the first two take 32 of the 64 tokens, and the third is cut.
+    assert bench.run().first[2] == last_first
 
 
 @pytest.mark.parametrize(("page_size", "second_first"), [(1, 10.0), (16, 20.0)])
-def test_max_prefill_tokens_counts_whole_pages(page_size: int, second_first: float) -> None:
-    bench = step_bench(max_prefill_tokens=64, page_size=page_size)
-    bench.send(request(0, 33, 1), request(1, 16, 1))
-    assert bench.run().first == {0: 10.0, 1: second_first}
+def test_max_prefill_tokens_count_whole_pages(page_size: int, second_first: float) -> None:
+    bench = step_bench(max_prefill_tokens=100, page_size=page_size)
+    bench.send(request(0, 33, 1), request(1, 50, 1))
+    # In pages of 16 they are 48 and 64 tokens.
+    assert bench.run().first[1] == second_first
 
 
 def test_mixed_decode_rows_count_against_max_prefill_tokens() -> None:

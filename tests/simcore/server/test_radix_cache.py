@@ -7,6 +7,7 @@ share a prefix where their first pieces agree.
 import pytest
 from support.servers import Bench, request, step_bench
 
+from simcore.server.kv_pool import KvPool
 from simcore.server.pieces import Pieces
 from simcore.server.radix_cache import RadixCache
 
@@ -127,12 +128,9 @@ def test_running_requests_hold_a_common_prefix_once() -> None:
 
 def test_what_a_request_runs_on_is_not_evicted() -> None:
     bench = step_bench(radix_cache=True, kv_tokens=400)
-    bench.send(
-        request(0, [(COMMON, 0, 100)], 20), request(1, 250, 30, at=5.0), request(2, prompt(100, 2, 9), 1, at=50.0)
-    )
-    log = bench.run()
-    # 281 tokens do not fit beside 100; when the first ends at 29 they may take its place.
-    assert log.first[1] == 39.0
+    bench.send(request(0, 100, 20), request(1, 280, 30, at=5.0))
+    # 311 tokens do not fit beside 100, cached as they are; when the first ends at 29 they may take their place.
+    assert bench.run().first[1] == 39.0
 
 
 def test_what_nobody_runs_on_makes_room() -> None:
@@ -140,6 +138,15 @@ def test_what_nobody_runs_on_makes_room() -> None:
     old: Pieces = [(COMMON, 0, 300)]
     # The second needs 381 tokens and evicts the first, as a whole.
     assert cached(bench, old, [(1, 0, 350)], old, output=20) == [0, 0, 0]
+
+
+def test_decoding_evicts_rather_than_retracts() -> None:
+    bench = step_bench(radix_cache=True, kv_tokens=200)
+    bench.send(request(0, 100, 20), request(1, 20, 50, at=50.0), request(2, 20, 50, at=50.0))
+    log = bench.run()
+    # 119 tokens stay cached, and 81 are free for two times 20 + 49.
+    assert log.ended_at[1] == log.ended_at[2] == 60.0 + 49.0
+    assert bench.server.telemetry.retractions == 0
 
 
 @pytest.mark.parametrize(("used_again", "asked", "found"), [(1, 1, 149), (1, 2, 0), (2, 1, 0), (2, 2, 149)])
@@ -158,6 +165,18 @@ def test_an_answer_goes_before_its_prompt() -> None:
     bench.send(first, second, third)
     bench.run()
     assert third.cached_tokens == 100
+
+
+def test_outputs_that_were_prefilled_go_before_their_prompt_too() -> None:
+    pool = KvPool(1000, 1, radix_cache=True)
+    retracted, other = request(0, [(COMMON, 0, 100)], 50), request(1, prompt(100, 5, 10), 1)
+    retracted.generated, retracted.retractions = 30, 1
+    pool.allocate(130)
+    retracted.computed = 130
+    pool.checkpoint(retracted, 130)
+    pool.release(retracted, 130, keep_tokens=130)
+    assert pool.cache.evict(1) == 30
+    assert pool.cached_prefix(other) == 100
 
 
 def test_a_prefix_stays_while_anything_below_it_does() -> None:
@@ -205,7 +224,7 @@ def test_looking_for_a_prefix_is_using_it() -> None:
     assert [cache.match([(segment, 0, 10)], 10)[1] for segment in range(3)] == [10, 0, 10]
 
 
-def test_a_retracted_request_leaves_no_outputs_in_the_cache() -> None:
+def test_a_retracted_request_finds_its_prompt_again_and_not_its_outputs() -> None:
     bench = step_bench(radix_cache=True, kv_tokens=200, schedule_conservativeness=0.01)
     first, second = request(0, 50, 80), request(1, 40, 80, at=5.0)
     bench.send(first, second)

@@ -65,49 +65,45 @@ def test_a_later_one_may_overtake_whenever_a_place_is_free() -> None:
     assert order(one_at_a_time("lof"), *waiting) == [1, 3, 2]
 
 
-@pytest.mark.parametrize(("waiting", "expected"), [(128, [128, 1]), (129, [1, 2])])
-def test_lpm_is_as_they_come_above_128_waiting(waiting: int, expected: list[int]) -> None:
-    late = after(90, waiting, 10, at=6.0)
+@pytest.mark.parametrize(("waiting", "next_one"), [(128, 128), (129, 1)])
+def test_lpm_is_as_they_come_above_128_waiting(waiting: int, next_one: int) -> None:
     others = [request(number, 10, 2, at=5.0) for number in range(1, waiting)]
-    bench = one_at_a_time("lpm", max_running_requests=2)
-    # Another place becomes free each time one leaves: the first two to start tell the order of the queue as it was.
-    assert order(bench, *others, late, request(1000, 10, 40), busy_with=[(COMMON, 0, 100)])[1:3] == expected
+    last = after(90, waiting, 10, at=6.0)
+    assert order(one_at_a_time("lpm"), *others, last, busy_with=[(COMMON, 0, 100)])[0] == next_one
 
 
-@pytest.mark.parametrize(("common", "expected"), [(31, [1, 2, 3, 4]), (32, [1, 4, 2, 3])])
-def test_one_of_several_with_a_common_prefix_goes_ahead_and_the_others_after_all(
-    common: int, expected: list[int]
+def next_two(bench: Bench, *waiting: ServerRequest, busy_with: Pieces | int = 5) -> set[int]:
+    """The requests that start together when the first two have left."""
+    bench.send(request(0, busy_with, 20), request(99, 5, 20), *waiting)
+    first = bench.run().first
+    return {number for number, time_s in first.items() if time_s == 39.0}
+
+
+@pytest.mark.parametrize(("common", "expected"), [(31, {1, 2}), (32, {1, 4})])
+@pytest.mark.parametrize("policy", ["lpm", "shortest-prefill-first"])
+def test_of_several_with_a_common_prefix_one_goes_ahead_and_the_others_last(
+    policy: str, common: int, expected: set[int]
 ) -> None:
     waiting = [after(common, 1, 40), after(common, 2, 40), after(common, 3, 40), request(4, 200, 2, at=6.0)]
-    assert order(one_at_a_time("lpm"), *waiting) == expected
+    assert next_two(one_at_a_time(policy, max_running_requests=2), *waiting) == expected
+    # Those that waited for it find its prefix cached.
+    assert waiting[2].cached_tokens == common
+    assert waiting[1].cached_tokens == (common if 4 in expected else 0)
 
 
-def test_the_others_then_find_the_prefix_cached() -> None:
-    bench = one_at_a_time("lpm", max_running_requests=8)
-    waiting = [after(50, 1, 40), after(50, 2, 40), request(3, 20, 2, at=5.0)]
-    bench.send(*waiting)
-    bench.run()
-    assert [one.cached_tokens for one in waiting] == [0, 0, 0]
-
-
-@pytest.mark.parametrize(("cached", "expected"), [(32, [1, 3, 2]), (33, [1, 2, 3])])
-def test_a_prefix_that_is_cached_already_puts_nobody_last(cached: int, expected: list[int]) -> None:
-    # Two requests go on equally after what is cached. Where that is at most 32 tokens the second of them goes last.
+@pytest.mark.parametrize(("cached", "expected"), [(32, {1, 3}), (33, {1, 2})])
+def test_who_has_a_cached_prefix_waits_for_nobody(cached: int, expected: set[int]) -> None:
     pieces: Pieces = [(COMMON, 0, cached), (-2, 0, 60)]
     waiting = [
         request(1, [*pieces, (2, 0, 9)], 2, at=5.0),
         request(2, [*pieces, (4, 0, 9)], 2, at=5.0),
-        request(3, [(COMMON, 0, cached), (6, 0, 9)], 2, at=6.0),
+        request(3, 10, 2, at=6.0),
     ]
-    bench = one_at_a_time("lpm")
-    # The first of the two, done, leaves 60 more tokens cached: ask who is second before it is.
-    bench.send(request(0, [(COMMON, 0, cached)], 20), *waiting)
-    bench.limit(3, at=15.0)
-    first = bench.run().first
-    assert sorted(first, key=first.__getitem__)[1:] == expected
+    # The first two go on equally after what is cached: where that is at most 32 tokens, the second of them goes last.
+    bench = one_at_a_time("lpm", max_running_requests=2)
+    assert next_two(bench, *waiting, busy_with=[(COMMON, 0, cached)]) == expected
 
 
-@pytest.mark.parametrize("policy", ["lpm"])
-def test_without_the_cache_lpm_is_as_they_come(policy: str) -> None:
+def test_without_the_cache_lpm_is_as_they_come() -> None:
     waiting = [after(50, 1, 40), after(50, 2, 40), request(3, 20, 2, at=6.0)]
-    assert order(one_at_a_time(policy, radix_cache=False), *waiting) == [1, 2, 3]
+    assert order(one_at_a_time("lpm", radix_cache=False), *waiting) == [1, 2, 3]
