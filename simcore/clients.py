@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 
-from .clock import Clock
+from .clock import Timer
 from .workload import NONE, Workload
 
 __all__ = ["Clients"]
@@ -16,7 +16,7 @@ class Clients:
     waits outside, and arrives at the router only when one of them ends. ``send`` is called with the request's index.
     """
 
-    def __init__(self, clock: Clock, workload: Workload, send: Callable[[int, float], None]) -> None:
+    def __init__(self, clock: Timer, workload: Workload, send: Callable[[int, float], None]) -> None:
         self._clock = clock
         self._send = send
         self._limit = workload.max_concurrency

@@ -2,12 +2,19 @@
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, Protocol
 
 import simpy
 from simpy.events import NORMAL
 
-__all__ = ["Clock"]
+__all__ = ["Clock", "Timer"]
+
+
+class Timer(Protocol):
+    """What clients need of a clock, simulated or real."""
+
+    def at(self, time_s: float, callback: Callable[[float, Any], None], value: Any = None) -> object:
+        """Call ``callback(time_s, value)`` at that time."""
 
 
 class Clock(simpy.Environment):
@@ -34,6 +41,14 @@ class Clock(simpy.Environment):
                 callback(time_s, value)
             else:
                 self.step()
+
+    def run_until(self, time_s: float) -> None:
+        """Run the calls due up to and at ``time_s``."""
+        queue = self._queue
+        while queue and queue[0][0] <= time_s:
+            entry: Any = heappop(queue)
+            self._now = entry[0]
+            entry[3][0](entry[0], entry[3][1])
 
     def stop(self) -> None:
         """Drop all that is scheduled, so that ``run_calls`` ends after the call under way."""

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from policies import Policy, PolicyError, RequestView, make_order, make_policy
+from policies import Policy, PolicyError, RequestView
 from policies.ledger import ServerConfig, ServerReport
-from policies.needs import check_needs, needs_reports
+from policies.needs import needs_reports
 from policies.router import Abort, Action, Dispatch, Fail, Refuse, Router
 
 from .clients import Clients
 from .clock import Clock
+from .control import PolicyTurn, check_turns, control_actions, policy_turns, queue_order
 from .errors import UserError
 from .fleet import Member, build_fleet, fleet_profiles, server_frame
 from .observer import Reporter, Sampler
@@ -27,7 +28,7 @@ from .server.step_log import itl_frame
 from .workload import NONE, Workload, answer_segment, build_workload
 from .workload.columns import IntColumn
 
-__all__ = ["simulate"]
+__all__ = ["RequestFaces", "simulate"]
 
 _MAX_HOLDING_REPORTS = 1_000
 """After so many reports of idle servers a policy that still holds its queue will hold it for ever."""
@@ -79,25 +80,27 @@ class _Simulation:
         workload = build_workload(scenario.workload, workload_seed, base_dir=scenario.base_dir)
         if len(workload) == 0:
             raise UserError(f"scenario {scenario.name}: the workload has no requests")
+        self._scenario = scenario
         profiles = fleet_profiles(scenario)
-        policy = make_policy(spec.name, spec.params, int(policy_seed.generate_state(1)[0]))
+        turns = policy_turns(scenario, spec, policy_seed)
+        policies = [turn.make() for turn in turns]
         self.clock = Clock()
-        self.wants_first_tokens = type(policy).on_first_token is not Policy.on_first_token
-        self._polled = needs_reports(policy)
+        self.wants_first_tokens = any(type(policy).on_first_token is not Policy.on_first_token for policy in policies)
+        self._polled = any(map(needs_reports, policies))
         self.members = build_fleet(
             self.clock, self, profiles, server_seed, exact_steps=exact_steps, reported=self._polled
         )
         self.recorder = RequestRecorder(workload, profiles[0].model)
         self._by_id = {member.server.server_id: member for member in self.members}
         self._egress_s = {member.server.server_id: member.egress_s for member in self.members}
-        self._router = _router(scenario, policy, self.members)
+        self._router = _router(scenario, policies[0], self.members)
         self._clients = Clients(self.clock, workload, self._send)
-        self._requests = _Requests(scenario, workload, profiles[0].model, policy)
+        self._requests = RequestFaces(scenario, workload, profiles[0].model, policies)
         self._flights: dict[int, ServerRequest] = {}
         self._total = len(workload)
         self._on_progress = on_progress
         self._progress_every = max(self._total // 200, 1)
-        check_needs(policy, self._router.order, self._requests.missing)
+        check_turns(scenario, policies, self._requests.missing)
         if self._polled:
             interval_s, delay_s = scenario.router.report_interval_s, scenario.router.report_delay_s
             Reporter(self.clock, self.members, interval_s, delay_s, self._on_report)
@@ -107,8 +110,8 @@ class _Simulation:
         self._held_since: float | None = None
         self._patience_s = _MAX_HOLDING_REPORTS * scenario.router.report_interval_s if self._polled else 0.0
         self._actions_left = len(scenario.control)
-        for action in scenario.control:
-            self.clock.at(action.at_s, self._on_control, action)
+        for action, turn in control_actions(scenario, turns):
+            self.clock.at(action.at_s, self._on_control, (action, turn))
 
     def run(self) -> bool:
         """From time 0 to the end of the last request; returns whether it was interrupted."""
@@ -211,10 +214,19 @@ class _Simulation:
     def _on_report(self, server_id: str, report: ServerReport, now: float) -> None:
         self._act(self._router.on_report(now, server_id, report), now)
 
-    def _on_control(self, now: float, action: ControlAction) -> None:
+    def _on_control(self, now: float, change: tuple[ControlAction, PolicyTurn | None]) -> None:
         self._actions_left -= 1
+        action, turn = change
+        router = self._router
+        if turn is not None:
+            policy = turn.make()
+            self._act(router.switch_policy(now, policy, queue_order(self._scenario, policy)), now)
+            return
         for server_id in [action.server] if action.server else list(self._by_id):
-            self._act(self._router.set_cap(now, server_id, action.max_running_requests), now)
+            if action.draining is not None:
+                self._act(router.set_health(now, server_id, not action.draining), now)
+            else:
+                self._act(router.set_cap(now, server_id, action.max_running_requests), now)
 
     def _watch(self, now: float) -> None:
         """A policy that holds the queue is asked again when something happens; if nothing can, the run would not
@@ -232,16 +244,16 @@ class _Simulation:
             )
 
 
-class _Requests:
+class RequestFaces:
     """Makes a request's two faces: what the policy may see of it, and what the server gets."""
 
-    def __init__(self, scenario: Scenario, workload: Workload, model: str, policy: Policy) -> None:
+    def __init__(self, scenario: Scenario, workload: Workload, model: str, policies: Sequence[Policy]) -> None:
         self._prompts = Prompts(workload)
         self._model = model
         self._slo = scenario.slo.bounds()
         self._ignore_eos = workload.ignore_eos
         self._shareable = workload.segments is not None
-        self._with_hashes = "prefix_hashes" in policy.needs
+        self._with_hashes = any("prefix_hashes" in policy.needs for policy in policies)
         self._prompt_tokens: list[int] = workload.prompt_tokens.tolist()
         self._output_tokens: list[int] = workload.output_tokens.tolist()
         self._max_new_tokens: list[int] = workload.max_new_tokens.tolist()
@@ -307,8 +319,7 @@ def _optional(column: IntColumn) -> list[int | None]:
 def _router(scenario: Scenario, policy: Policy, members: list[Member]) -> Router:
     spec = scenario.router
     servers = [ServerConfig(m.server.server_id, m.profile.model, spec.max_running_requests) for m in members]
-    order = make_order(spec.queue_order) if spec.queue_order else None
-    return Router(servers, policy, order=order, queue_limit=spec.queue_limit)
+    return Router(servers, policy, order=queue_order(scenario, policy), queue_limit=spec.queue_limit)
 
 
 def _sample_interval_s(workload: Workload) -> float:

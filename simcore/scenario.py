@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -93,13 +93,27 @@ class PolicySpec(_Section):
 
 
 class ControlAction(_Section):
-    """A change while requests run: the router's cap on one server, or on all."""
+    """One change while requests run: the router's cap on a server, whether it gets requests, or the policy."""
 
     at_s: _NonNegative
     server: str | None = None
     """s0, s1, ... in the order of ``servers``; not given: all."""
-    max_running_requests: _Count | None
-    """null: no cap."""
+    max_running_requests: _Count | None = None
+    """The router's cap; null: no cap."""
+    draining: bool | None = None
+    """true: no more requests go there, and those it has end; false: it takes requests again."""
+    policy: PolicySpec | None = None
+    """Decides from then on; requests that wait or run stay."""
+
+    @model_validator(mode="after")
+    def _one_change(self) -> Self:
+        changes = ("max_running_requests", "draining", "policy")
+        given = [name for name in changes if name in self.model_fields_set]
+        if len(given) != 1 or (given != ["max_running_requests"] and getattr(self, given[0]) is None):
+            raise ValueError(f"give exactly one of {', '.join(changes)}")
+        if self.policy is not None and self.server is not None:
+            raise ValueError("a policy is the router's, not a server's: leave out 'server'")
+        return self
 
 
 class Slo(_Section):
@@ -183,4 +197,6 @@ def resolved_yaml(scenario: Scenario) -> str:
         {**group.model_dump(mode="json"), "launch": group.launch.model_dump(mode="json", exclude_unset=True)}
         for group in scenario.servers
     ]
-    return to_yaml(with_absolute_paths({**document, "servers": groups}, scenario.base_dir))
+    # So too for control: an action is the one change that it gives.
+    control = [action.model_dump(mode="json", exclude_unset=True) for action in scenario.control]
+    return to_yaml(with_absolute_paths({**document, "servers": groups, "control": control}, scenario.base_dir))

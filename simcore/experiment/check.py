@@ -22,6 +22,9 @@ def check_experiment(scenario: Scenario) -> list[ServiceProfile]:
     profiles = fleet_profiles(scenario)
     check_prompts_fit(scenario, profiles)
     _check_policies(scenario.policies)
+    for action in scenario.control:
+        if action.policy is not None:
+            make_policy(action.policy.name, action.policy.params, seed=0)
     if scenario.router.queue_order is not None:
         try:
             make_order(scenario.router.queue_order)

@@ -193,8 +193,11 @@ class ContinuousServer:
     def _drop_cancelled(self) -> None:
         for request in self._cancelled:
             if request in self._inbox:
+                # The scheduler does not know it yet.
                 self._inbox.remove(request)
-            self.scheduler.cancel(request)
+                request.done = True
+            else:
+                self.scheduler.cancel(request)
         self._cancelled.clear()
 
     def _start(self, step: Step, now: float) -> None:

@@ -58,6 +58,10 @@ class Scheduler:
         self._left = False
         self._changed = False
 
+    def computed_outputs(self, request: ServerRequest) -> int:
+        """Output tokens of a running request whose results are in."""
+        return request.generated + 1 + max(self._processed - request.joined_at, 0)
+
     def idle(self) -> None:
         """Nothing runs and nothing waits: the reservation ratio starts anew."""
         self._ratio.reset()

@@ -83,7 +83,7 @@ def test_four_policies_are_compared_where_none_is_named(file: Path) -> None:
         ("slo.ttft_s=0", "greater than 0"),
         ("slo.ttft=1", "slo.ttft: unknown key; did you mean ttft_s?"),
         ("policies=[]", "policies: needs at least 1"),
-        ("control=[{at_s: 5}]", "control.0.max_running_requests: missing"),
+        ("control=[{at_s: 5}]", "control.0: give exactly one of"),
         ("control=[{at_s: 5, server: s3, max_running_requests: 1}]", "no server 's3'; there are s0 to s2"),
         (
             "workload.arrivals.kind=poison",
