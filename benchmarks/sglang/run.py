@@ -101,7 +101,8 @@ def sglang_benchmark(python: str, model: str, urls: list[str], out: Path, enviro
         )
         (out / "sglang-benchmark.txt").write_text(done.stdout)
         body = json.dumps({"text": "hello", "sampling_params": {"max_new_tokens": 5}, "stream": True})
-        curl = ["curl", "-sN", "http://127.0.0.1:31990/generate", "-d", body]
+        url, kind = "http://127.0.0.1:31990/generate", "Content-Type: application/json"
+        curl = ["curl", "-sN", url, "-H", kind, "-d", body]
         done = subprocess.run(curl, capture_output=True, text=True, check=True)
         (out / "curl.txt").write_text(done.stdout)
     finally:
