@@ -119,7 +119,9 @@ def make_plan(facts: ServerFacts) -> Plan:
     decodes = _decodes(facts)
     shorts = [point for point in decodes if point.prompt_tokens == _SHORT_PROMPT]
     longer = sorted((point for point in decodes if point not in shorts), key=lambda point: point.work_tokens)
-    points: list[Point] = [*plain, *shorts, *_rides(facts, longest_step), ReportPoint(), *cached, *longer]
+    # A fit needs two contexts of each batch; with those, a short budget is not for nothing.
+    second, rest = longer[: len(shorts)], longer[len(shorts) :]
+    points: list[Point] = [*plain, *shorts, *second, *_rides(facts, longest_step), ReportPoint(), *cached, *rest]
     return Plan(tuple(points))
 
 

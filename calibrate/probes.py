@@ -87,6 +87,8 @@ class Prober:
         return [self._rng.randrange(*_TOKEN_IDS) for _ in range(tokens)]
 
     async def _empty_cache(self) -> None:
+        # A server with others' requests refuses: say that they are the reason.
+        await self.idle_load()
         if self._radix_cache and not self._allow_busy:
             await self._client.flush_cache()
 

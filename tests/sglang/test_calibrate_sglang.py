@@ -46,17 +46,17 @@ def test_launch_measures_predicts_and_leaves_nothing(tmp_path: Path, monkeypatch
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     before = {process.pid for process in psutil.process_iter()}
-    command = ["calibrate", "--launch", MODEL, "--python", PYTHON, "--budget", "100s", "--out", str(tmp_path), "--"]
+    command = ["calibrate", "--launch", MODEL, "--python", PYTHON, "--budget", "60s", "--out", str(tmp_path), "--"]
     result = CliRunner().invoke(main, [*command, *FLAGS], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     profile = ServiceProfile.load("profile.json", tmp_path)
     assert (profile.settings.max_running_requests, profile.settings.overlap) == (16, False)
     assert (profile.kv_tokens_capacity, profile.context_length) == (65_536, 4096)
     assert profile.measurement is not None
-    assert profile.measurement.duration_s < 100
-    assert profile.measurement.held_back.decode is not None
-    # Wide bounds: the machine that runs tests is not a quiet one. results/ has what a quiet one gives.
-    assert profile.measurement.held_back.decode.mape < 0.25
+    assert profile.measurement.duration_s < 60
+    # Wide bounds: the machine that runs tests is not a quiet one.
+    assert profile.residuals.decode is not None
+    assert profile.residuals.decode.mape < 0.25
     assert profile.measurement.server_clock_ratio == pytest.approx(1.0, abs=0.1)
     assert (tmp_path / "report.html").stat().st_size > 10_000
     left = [process for process in psutil.process_iter(["cmdline"]) if process.pid not in before]
@@ -123,7 +123,7 @@ def test_the_simulated_server_keeps_pace_with_the_real_one(tmp_path: Path) -> No
 
     async def scene() -> None:
         async with launched() as url:
-            order = Order(url, None, 75.0, tmp_path, False, False, "tiny", None, ("test",))
+            order = Order(url, None, 60.0, tmp_path, False, False, "tiny", None, ("test",))
             await calibrate_server(order, lambda *_: None, lambda _: None)
             async with SglangClient(url) as client:
                 scenario = closed_loop_scenario(tmp_path / "profile.json", 4, 16)
