@@ -28,6 +28,7 @@ class Replayed:
 
 @dataclass(slots=True)
 class _Log:
+    wants_first_tokens: bool = True
     first: dict[int, float] = field(default_factory=dict)
     last: dict[int, float] = field(default_factory=dict)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .base import Policy, QueueOrder
-from .errors import PolicyError
+from .errors import PolicyError, did_you_mean
 from .least_loaded import LeastOutstandingTokens, LeastRequest, PowerOfTwo
 from .oblivious import Random, RoundRobin
 from .parameter_aware import ParameterAware
@@ -64,8 +64,8 @@ def policy_class(name: str) -> type[Policy]:
     path, separator, class_name = name.rpartition(":")
     if separator and path.endswith(".py"):
         return _from_file(Path(path), class_name)
-    known = ", ".join(_POLICIES)
-    raise PolicyError(f"unknown policy {name!r}; known: {known}; or path/to/file.py:Class")
+    known = f"{', '.join(_POLICIES)}; or path/to/file.py:Class"
+    raise PolicyError(f"unknown policy {name!r}; known: {known}{did_you_mean(name, _POLICIES)}")
 
 
 def make_policy(name: str, params: Mapping[str, object], seed: int) -> Policy:
@@ -74,7 +74,8 @@ def make_policy(name: str, params: Mapping[str, object], seed: int) -> Policy:
     known = _parameters(cls)
     for given, value in params.items():
         if given not in known:
-            raise PolicyError(f"policy {name} has no parameter {given!r}; it has: {', '.join(known) or 'none'}")
+            has = f"{', '.join(known) or 'none'}{did_you_mean(given, known)}"
+            raise PolicyError(f"policy {name} has no parameter {given!r}; it has: {has}")
         _check_type(name, known[given], value)
     policy = cls(random.Random(seed), **params)
     if not hasattr(policy, "rng"):
@@ -85,7 +86,8 @@ def make_policy(name: str, params: Mapping[str, object], seed: int) -> Policy:
 def make_order(name: str) -> QueueOrder:
     """Build a queue order by name. Raises PolicyError."""
     if name not in QUEUE_ORDERS:
-        raise PolicyError(f"unknown queue order {name!r}; known: {', '.join(QUEUE_ORDERS)}")
+        hint = did_you_mean(name, QUEUE_ORDERS)
+        raise PolicyError(f"unknown queue order {name!r}; known: {', '.join(QUEUE_ORDERS)}{hint}")
     return QUEUE_ORDERS[name]()
 
 

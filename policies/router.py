@@ -175,6 +175,45 @@ class Router:
         self._update_open(state)
         return self._pump(now, state.model)
 
+    # -- while requests run --------------------------------------------------------------------------------------
+
+    def add_server(self, now: float, config: ServerConfig) -> list[Action]:
+        """A server joins. Raises PolicyError where its id is taken."""
+        if config.server_id in self.servers:
+            raise PolicyError(f"there is a server {config.server_id!r} already")
+        index = max((state.index for state in self.servers.values()), default=-1) + 1
+        state = self.servers[config.server_id] = ServerState(config, index)
+        self._queues.setdefault(state.model, WaitingQueue(self.order))
+        self._open.setdefault(state.model, [])
+        self._update_open(state)
+        return self._pump(now, state.model)
+
+    def remove_server(self, now: float, server_id: str) -> list[Action]:
+        """A server on which nothing is in flight leaves. Raises PolicyError where something is."""
+        state = self.servers[server_id]
+        if state.in_flight_requests:
+            raise PolicyError(f"server {server_id!r} has {state.in_flight_requests} requests in flight: drain it first")
+        state.healthy = False
+        self._update_open(state)
+        del self.servers[server_id]
+        return []
+
+    def switch_policy(self, now: float, policy: Policy, order: QueueOrder | None = None) -> list[Action]:
+        """Another policy decides from now on; it is told of what is in flight. Requests wait on in its order."""
+        self.policy = policy
+        self.order = order or (policy.order or FirstComeFirstServed)()
+        for entry in self._requests.values():
+            if entry.server is not None:
+                policy.on_dispatch(entry.request, entry.server, now)
+        actions: list[Action] = []
+        for model, queue in self._queues.items():
+            self._queues[model] = WaitingQueue(self.order)
+            for entry in queue.entries():
+                self._queues[model].push(entry)
+        for model in self._queues:
+            actions += self._pump(now, model)
+        return actions
+
     # -- the machinery -------------------------------------------------------------------------------------------
 
     def _pump(self, now: float, model: str) -> list[Action]:
@@ -202,7 +241,12 @@ class Router:
             state = self.servers.get(decision.server_id)
             if state is None or not state.open or state.model != request.model:
                 raise self._misrouted(decision, request, state)
-            self._dispatch(now, entry, state)
+            entry.server = state
+            entry.attempts += 1
+            state.add(request)
+            if state.max_running_requests is not None:
+                self._update_open(state)
+            self.policy.on_dispatch(request, state, now)
             return Dispatch(request.request_id, state.server_id, entry.attempts)
         if isinstance(decision, Hold):
             return None
@@ -221,14 +265,6 @@ class Router:
             f"{routed} {decision.server_id!r}, which is down, at its cap or serves another model: "
             f"choose one of cluster.servers"
         )
-
-    def _dispatch(self, now: float, entry: InFlight, state: ServerState) -> None:
-        entry.server = state
-        entry.attempts += 1
-        state.add(entry.request)
-        if state.max_running_requests is not None:
-            self._update_open(state)
-        self.policy.on_dispatch(entry.request, state, now)
 
     def _release(self, now: float, entry: InFlight) -> ServerState:
         state = entry.server

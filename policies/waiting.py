@@ -42,6 +42,10 @@ class WaitingQueue:
             heapq.heappop(self.waiting)
         return None
 
+    def entries(self) -> list[InFlight]:
+        """All that wait, the next first."""
+        return [entry for _, _, entry in sorted(self.waiting) if entry.request.request_id not in self._gone]
+
     def pop(self) -> None:
         """Remove what ``peek`` returned."""
         heapq.heappop(self.waiting)

@@ -2,12 +2,19 @@
 
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, Protocol
 
 import simpy
 from simpy.events import NORMAL
 
-__all__ = ["Clock"]
+__all__ = ["Clock", "Timer"]
+
+
+class Timer(Protocol):
+    """What clients need of a clock, simulated or real."""
+
+    def at(self, time_s: float, callback: Callable[[float, Any], None], value: Any = None) -> object:
+        """Call ``callback(time_s, value)`` at that time."""
 
 
 class Clock(simpy.Environment):
@@ -18,10 +25,6 @@ class Clock(simpy.Environment):
     queue with SimPy's own events.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._stopped = False
-
     def at(self, time_s: float, callback: Callable[[float, Any], None], value: Any = None) -> None:
         """Call ``callback(time_s, value)`` then, which must not be before now; equal times in the order of
         scheduling."""
@@ -29,17 +32,24 @@ class Clock(simpy.Environment):
 
     def run_calls(self) -> None:
         """Run until ``stop``, or until nothing is left."""
-        queue = self._queue
-        while queue and not self._stopped:
-            entry: Any = heappop(queue)
-            event = entry[3]
+        queue: list[Any] = self._queue
+        while queue:
+            event = queue[0][3]
             if type(event) is tuple:
-                self._now = entry[0]
-                event[0](entry[0], event[1])
+                time_s = self._now = heappop(queue)[0]
+                callback, value = event
+                callback(time_s, value)
             else:
-                heappush(queue, entry)
                 self.step()
 
+    def run_until(self, time_s: float) -> None:
+        """Run the calls due up to and at ``time_s``."""
+        queue = self._queue
+        while queue and queue[0][0] <= time_s:
+            entry: Any = heappop(queue)
+            self._now = entry[0]
+            entry[3][0](entry[0], entry[3][1])
+
     def stop(self) -> None:
-        """End ``run_calls`` after the call under way."""
-        self._stopped = True
+        """Drop all that is scheduled, so that ``run_calls`` ends after the call under way."""
+        self._queue.clear()

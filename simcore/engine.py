@@ -1,17 +1,20 @@
 """Wires workload, router and servers on one clock, and runs them to the last request."""
 
+import gc
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
-from policies import Policy, PolicyError, RequestView, make_order, make_policy
+from policies import Policy, PolicyError, RequestView
 from policies.ledger import ServerConfig, ServerReport
-from policies.needs import check_needs, needs_reports
+from policies.needs import needs_reports
 from policies.router import Abort, Action, Dispatch, Fail, Refuse, Router
 
 from .clients import Clients
 from .clock import Clock
+from .control import PolicyTurn, check_turns, control_actions, policy_turns, queue_order
 from .errors import UserError
 from .fleet import Member, build_fleet, fleet_profiles, server_frame
 from .observer import Reporter, Sampler
@@ -25,7 +28,10 @@ from .server.step_log import itl_frame
 from .workload import NONE, Workload, answer_segment, build_workload
 from .workload.columns import IntColumn
 
-__all__ = ["simulate"]
+__all__ = ["RequestFaces", "simulate"]
+
+_MAX_HOLDING_REPORTS = 1_000
+"""After so many reports of idle servers a policy that still holds its queue will hold it for ever."""
 
 Progress = Callable[[float, int], None]
 
@@ -74,37 +80,45 @@ class _Simulation:
         workload = build_workload(scenario.workload, workload_seed, base_dir=scenario.base_dir)
         if len(workload) == 0:
             raise UserError(f"scenario {scenario.name}: the workload has no requests")
+        self._scenario = scenario
         profiles = fleet_profiles(scenario)
-        policy = make_policy(spec.name, spec.params, int(policy_seed.generate_state(1)[0]))
+        turns = policy_turns(scenario, spec, policy_seed)
+        policies = [turn.make() for turn in turns]
         self.clock = Clock()
-        self.members = build_fleet(self.clock, self, profiles, server_seed, exact_steps=exact_steps)
+        self.wants_first_tokens = any(type(policy).on_first_token is not Policy.on_first_token for policy in policies)
+        self._polled = any(map(needs_reports, policies))
+        self.members = build_fleet(
+            self.clock, self, profiles, server_seed, exact_steps=exact_steps, reported=self._polled
+        )
         self.recorder = RequestRecorder(workload, profiles[0].model)
         self._by_id = {member.server.server_id: member for member in self.members}
         self._egress_s = {member.server.server_id: member.egress_s for member in self.members}
-        self._router = _router(scenario, policy, self.members)
+        self._router = _router(scenario, policies[0], self.members)
         self._clients = Clients(self.clock, workload, self._send)
-        self._requests = _Requests(scenario, workload, profiles[0].model, policy)
+        self._requests = RequestFaces(scenario, workload, profiles[0].model, policies)
         self._flights: dict[int, ServerRequest] = {}
-        self._wants_first_token = type(policy).on_first_token is not Policy.on_first_token
         self._total = len(workload)
         self._on_progress = on_progress
         self._progress_every = max(self._total // 200, 1)
-        self._polled = needs_reports(policy)
-        check_needs(policy, self._router.order, self._requests.missing)
+        check_turns(scenario, policies, self._requests.missing)
         if self._polled:
             interval_s, delay_s = scenario.router.report_interval_s, scenario.router.report_delay_s
             Reporter(self.clock, self.members, interval_s, delay_s, self._on_report)
         self.sampler = Sampler(
             self.clock, self.members, self._router.servers, _sample_interval_s(workload), self._watch
         )
-        for action in scenario.control:
-            self.clock.at(action.at_s, self._on_control, action)
+        self._held_since: float | None = None
+        self._patience_s = _MAX_HOLDING_REPORTS * scenario.router.report_interval_s if self._polled else 0.0
+        self._actions_left = len(scenario.control)
+        for action, turn in control_actions(scenario, turns):
+            self.clock.at(action.at_s, self._on_control, (action, turn))
 
     def run(self) -> bool:
         """From time 0 to the end of the last request; returns whether it was interrupted."""
         self._clients.start()
         try:
-            self.clock.run_calls()
+            with _rare_collections():
+                self.clock.run_calls()
         except KeyboardInterrupt:
             return True
         return False
@@ -153,8 +167,7 @@ class _Simulation:
 
     def first_token(self, server: Server, request: ServerRequest, now: float) -> None:
         """See ``Listener``."""
-        if self._wants_first_token:
-            self.clock.at(now + self._egress_s[server.server_id], self._on_first_token, request)
+        self.clock.at(now + self._egress_s[server.server_id], self._on_first_token, request)
 
     def ended(self, server: Server, request: ServerRequest, now: float) -> None:
         """See ``Listener``."""
@@ -201,31 +214,46 @@ class _Simulation:
     def _on_report(self, server_id: str, report: ServerReport, now: float) -> None:
         self._act(self._router.on_report(now, server_id, report), now)
 
-    def _on_control(self, now: float, action: ControlAction) -> None:
+    def _on_control(self, now: float, change: tuple[ControlAction, PolicyTurn | None]) -> None:
+        self._actions_left -= 1
+        action, turn = change
+        router = self._router
+        if turn is not None:
+            policy = turn.make()
+            self._act(router.switch_policy(now, policy, queue_order(self._scenario, policy)), now)
+            return
         for server_id in [action.server] if action.server else list(self._by_id):
-            self._act(self._router.set_cap(now, server_id, action.max_running_requests), now)
+            if action.draining is not None:
+                self._act(router.set_health(now, server_id, not action.draining), now)
+            else:
+                self._act(router.set_cap(now, server_id, action.max_running_requests), now)
 
     def _watch(self, now: float) -> None:
         """A policy that holds the queue is asked again when something happens; if nothing can, the run would not
         end."""
         queued = self._router.queued_requests
-        if queued and not self._flights and self._clients.done_sending and not self._polled:
+        if not queued or self._flights or self._actions_left or not self._clients.done_sending:
+            self._held_since = None
+            return
+        if self._held_since is None:
+            self._held_since = now
+        if now - self._held_since >= self._patience_s:
             raise PolicyError(
                 f"policy {self._router.policy.name} holds {queued} requests at {now:.3f} s, and nothing is left to "
                 f"happen that would make it choose again"
             )
 
 
-class _Requests:
+class RequestFaces:
     """Makes a request's two faces: what the policy may see of it, and what the server gets."""
 
-    def __init__(self, scenario: Scenario, workload: Workload, model: str, policy: Policy) -> None:
+    def __init__(self, scenario: Scenario, workload: Workload, model: str, policies: Sequence[Policy]) -> None:
         self._prompts = Prompts(workload)
         self._model = model
         self._slo = scenario.slo.bounds()
         self._ignore_eos = workload.ignore_eos
         self._shareable = workload.segments is not None
-        self._with_hashes = "prefix_hashes" in policy.needs
+        self._with_hashes = any("prefix_hashes" in policy.needs for policy in policies)
         self._prompt_tokens: list[int] = workload.prompt_tokens.tolist()
         self._output_tokens: list[int] = workload.output_tokens.tolist()
         self._max_new_tokens: list[int] = workload.max_new_tokens.tolist()
@@ -270,6 +298,17 @@ class _Requests:
         )
 
 
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Look for unreachable cycles less often: what is made for a request goes by its reference count."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 def _optional(column: IntColumn) -> list[int | None]:
     values: list[int | None] = column.tolist()
     for index in np.flatnonzero(column == NONE):
@@ -280,8 +319,7 @@ def _optional(column: IntColumn) -> list[int | None]:
 def _router(scenario: Scenario, policy: Policy, members: list[Member]) -> Router:
     spec = scenario.router
     servers = [ServerConfig(m.server.server_id, m.profile.model, spec.max_running_requests) for m in members]
-    order = make_order(spec.queue_order) if spec.queue_order else None
-    return Router(servers, policy, order=order, queue_limit=spec.queue_limit)
+    return Router(servers, policy, order=queue_order(scenario, policy), queue_limit=spec.queue_limit)
 
 
 def _sample_interval_s(workload: Workload) -> float:

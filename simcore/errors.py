@@ -1,6 +1,8 @@
 """The one exception for a user's mistake."""
 
-__all__ = ["UserError"]
+from policies.errors import did_you_mean
+
+__all__ = ["UserError", "did_you_mean"]
 
 
 class UserError(Exception):

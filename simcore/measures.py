@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from simcore.errors import UserError
+from simcore.errors import UserError, did_you_mean
 from simcore.metrics import LATENCIES, QUANTILES
 from simcore.summary import Summary
 
@@ -67,7 +67,7 @@ def measure_names() -> list[str]:
 def find_measure(name: str) -> Measure:
     """By its name in the summary: ``goodput_rps``, ``slo_attainment``, or as ``p99_ttft_s``. Raises UserError."""
     if name not in _MEASURES:
-        raise UserError(f"unknown metric {name!r}; known are {', '.join(_MEASURES)}")
+        raise UserError(f"unknown metric {name!r}; known are {', '.join(_MEASURES)}{did_you_mean(name, _MEASURES)}")
     return _MEASURES[name]
 
 

@@ -8,7 +8,7 @@ from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from .errors import UserError
+from .errors import UserError, did_you_mean
 from .launch import LaunchParameters, PositiveInt, SchedulerSettings
 from .profile_launch import Launched, explain
 from .profile_measurement import Measurement
@@ -59,7 +59,7 @@ class ServiceProfile(BaseModel):
             return cls._read(base_dir / name_or_path)
         names = bundled_profiles()
         if name_or_path not in names:
-            known = ", ".join(names)
+            known = f"{', '.join(names)}{did_you_mean(name_or_path, names)}"
             raise UserError(f"unknown profile {name_or_path!r}: give the path of a .json file or one of {known}")
         return cls._read(_bundled_folder() / f"{name_or_path}.json")
 

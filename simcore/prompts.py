@@ -33,7 +33,9 @@ class Prompts:
         hashes: list[int] = []
         chained = 0
         for segment, start, tokens in self._blocks.align(self.pieces(request_id)):
+            # Python's hash of -1 is that of -2: no segment is hashed as -1.
+            content = segment if segment >= 0 else segment - 1
             for offset in range(start, start + tokens, HASH_BLOCK_TOKENS):
-                chained = hash((chained, segment, offset))
+                chained = hash((chained, content, offset))
                 hashes.append(chained)
         return tuple(hashes)

@@ -12,6 +12,7 @@ from .workload import Workload
 __all__ = ["RequestRecorder"]
 
 _CODES: dict[Status, int] = {status: code for code, status in enumerate(STATUSES)}
+_UNFINISHED = _CODES["unfinished"]
 
 
 class RequestRecorder:
@@ -31,14 +32,14 @@ class RequestRecorder:
         self.retractions = zero * n
         self.server = array("i", [-1]) * n
         self.ended = 0
-        self._status = array("b", [_CODES["unfinished"]]) * n
+        self._status = array("b", [_UNFINISHED]) * n
         self._reasons: dict[int, str] = {}
         self._workload = workload
         self._model = model
 
     def end(self, request_id: int, status: Status, reason: str = "") -> None:
         """The request has come to its end."""
-        if self._status[request_id] != _CODES["unfinished"]:
+        if self._status[request_id] != _UNFINISHED:
             raise RuntimeError(f"request {request_id} ended twice: {STATUSES[self._status[request_id]]}, then {status}")
         self._status[request_id] = _CODES[status]
         if reason:

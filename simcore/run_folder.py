@@ -8,6 +8,7 @@ simcore/records.py; what did not happen is null), ``report.html`` the page, ``pl
 
 import json
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,14 +53,23 @@ class StoredRun:
     config: str
 
 
-def write_run(out: Path, result: RunResult, run: MeasuredRun, *, config: str, manifest: Manifest) -> Path:
-    """Write ``out/<time>-<scenario>-<policy>/`` whole or not at all; ``config`` is the resolved scenario as YAML text.
+def write_run(
+    out: Path,
+    result: RunResult,
+    run: MeasuredRun,
+    *,
+    config: str,
+    manifest: Manifest,
+    attached: Sequence[Path] = (),
+) -> Path:
+    """Write ``out/<time>-<scenario>-<policy>/`` whole or not at all; ``config`` is the resolved scenario as YAML text,
+    ``attached`` are files that are copied in beside the rest.
 
     Raises UserError if ``out`` cannot be written. Returns the folder.
     """
     started = datetime.fromisoformat(manifest.started_at)
     with staged_folder(out, _folder_name(started, result.scenario, result.policy)) as folder:
-        _write_run_files(folder.staging, result, run, config, manifest)
+        _write_run_files(folder.staging, result, run, config, manifest, attached)
     return folder.final
 
 
@@ -75,14 +85,22 @@ class ComparisonFolder:
         self._links: list[tuple[str, str]] = []
         self.path = staging
 
-    def add(self, result: RunResult, run: MeasuredRun, *, config: str, manifest: Manifest) -> None:
+    def add(
+        self,
+        result: RunResult,
+        run: MeasuredRun,
+        *,
+        config: str,
+        manifest: Manifest,
+        attached: Sequence[Path] = (),
+    ) -> None:
         """Write one run's own folder inside the comparison's."""
         name = slug(f"{result.policy}-seed{result.seed}")
         taken = {address for _, address in self._links}
         while f"{name}/report.html" in taken:
             name += "-2"
         (self._staging / name).mkdir()
-        _write_run_files(self._staging / name, result, run, config, manifest)
+        _write_run_files(self._staging / name, result, run, config, manifest, attached)
         self._links.append((f"{result.policy}, seed {result.seed}", f"{name}/report.html"))
 
     def finish(self, comparison: Comparison, *, config: str, command: Sequence[str]) -> None:
@@ -138,7 +156,11 @@ def _folder_name(started_at: datetime, scenario: str, what: str) -> str:
     return f"{started_at:%Y%m%d-%H%M%S}-{slug(scenario)}-{slug(what)}"
 
 
-def _write_run_files(folder: Path, result: RunResult, run: MeasuredRun, config: str, manifest: Manifest) -> None:
+def _write_run_files(
+    folder: Path, result: RunResult, run: MeasuredRun, config: str, manifest: Manifest, attached: Sequence[Path]
+) -> None:
+    for file in attached:
+        shutil.copy(file, folder / file.name)
     for name, dtypes in _TABLES.items():
         _write_table(folder / f"{name}.parquet", getattr(result, name), dtypes)
     alone = compare([run])

@@ -4,12 +4,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, PrivateAttr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from .launch import LaunchParameters
 from .scenario_file import ScenarioFile, to_yaml
+from .scenario_paths import policy_from_here, with_absolute_paths
 from .workload import WorkloadSpec
 
 __all__ = [
@@ -83,13 +93,27 @@ class PolicySpec(_Section):
 
 
 class ControlAction(_Section):
-    """A change while requests run: the router's cap on one server, or on all."""
+    """One change while requests run: the router's cap on a server, whether it gets requests, or the policy."""
 
     at_s: _NonNegative
     server: str | None = None
     """s0, s1, ... in the order of ``servers``; not given: all."""
-    max_running_requests: _Count | None
-    """null: no cap."""
+    max_running_requests: _Count | None = None
+    """The router's cap; null: no cap."""
+    draining: bool | None = None
+    """true: no more requests go there, and those it has end; false: it takes requests again."""
+    policy: PolicySpec | None = None
+    """Decides from then on; requests that wait or run stay."""
+
+    @model_validator(mode="after")
+    def _one_change(self) -> Self:
+        changes = ("max_running_requests", "draining", "policy")
+        given = [name for name in changes if name in self.model_fields_set]
+        if len(given) != 1 or (given != ["max_running_requests"] and getattr(self, given[0]) is None):
+            raise ValueError(f"give exactly one of {', '.join(changes)}")
+        if self.policy is not None and self.server is not None:
+            raise ValueError("a policy is the router's, not a server's: leave out 'server'")
+        return self
 
 
 class Slo(_Section):
@@ -131,25 +155,32 @@ class Scenario(_Section):
         """What relative paths in the scenario are relative to."""
         return self._base_dir
 
-    @model_validator(mode="after")
-    def _control_names_servers(self) -> Self:
-        servers = {f"s{index}" for index in range(sum(group.count for group in self.servers))}
-        for index, action in enumerate(self.control):
-            if action.server is not None and action.server not in servers:
-                raise ValueError(
-                    f"control.{index}.server: no server {action.server!r}; there are s0 to s{len(servers) - 1}"
-                )
-        return self
+    @field_validator("control")
+    @classmethod
+    def _control_names_servers(
+        cls, control: tuple[ControlAction, ...], info: ValidationInfo
+    ) -> tuple[ControlAction, ...]:
+        count = sum(group.count for group in info.data.get("servers", ()))
+        for index, action in enumerate(control):
+            if count and action.server is not None and action.server not in {f"s{number}" for number in range(count)}:
+                raise ValueError(f"{index}.server: no server {action.server!r}; there are s0 to s{count - 1}")
+        return control
 
 
 def load_scenario(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
-    """A bundled scenario by name, or one from a file, with ``a.b=value`` overrides applied. Raises UserError."""
+    """A bundled scenario by name, or one from a file, with ``a.b=value`` overrides applied. Raises UserError.
+
+    Files of policies, which are named relative to the scenario's, are named from where the process runs.
+    """
     file = ScenarioFile.find(name_or_path)
     for override in overrides:
         file.override(override)
     scenario = file.validate(Scenario)
     scenario._base_dir = file.base_dir
-    return scenario
+    policies = tuple(
+        policy.model_copy(update={"name": policy_from_here(policy.name, file.base_dir)}) for policy in scenario.policies
+    )
+    return scenario.model_copy(update={"policies": policies})
 
 
 def json_schema() -> dict[str, Any]:
@@ -159,11 +190,13 @@ def json_schema() -> dict[str, Any]:
 
 
 def resolved_yaml(scenario: Scenario) -> str:
-    """The scenario with every default written out, as YAML."""
+    """The scenario with every default written out, as YAML that gives the same run from any folder."""
     document = scenario.model_dump(mode="json", exclude={"servers"})
     # Launch parameters stand for the profile's where they are not given, so only those given may be written.
     groups = [
         {**group.model_dump(mode="json"), "launch": group.launch.model_dump(mode="json", exclude_unset=True)}
         for group in scenario.servers
     ]
-    return to_yaml({**document, "servers": groups})
+    # So too for control: an action is the one change that it gives.
+    control = [action.model_dump(mode="json", exclude_unset=True) for action in scenario.control]
+    return to_yaml(with_absolute_paths({**document, "servers": groups, "control": control}, scenario.base_dir))

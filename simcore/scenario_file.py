@@ -1,8 +1,8 @@
 """Scenario files: YAML with line numbers, overrides from the command line, and errors that say where."""
 
-import difflib
 import importlib.resources
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from .errors import UserError
-from .scenario_keys import nearest_key
+from .errors import UserError, did_you_mean
+from .scenario_keys import hint
 
 __all__ = ["SCHEMA_FILE", "ScenarioFile", "bundled_scenarios", "scenario_text", "to_yaml"]
 
@@ -36,9 +36,8 @@ def scenario_text(name: str) -> str:
     """The YAML of a bundled scenario. Raises UserError."""
     names = bundled_scenarios()
     if name not in names:
-        close = difflib.get_close_matches(name, names, 1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise UserError(f"unknown scenario {name!r}: {hint}give the path of a .yaml file or one of {', '.join(names)}")
+        known = f"{', '.join(names)}{did_you_mean(name, names)}"
+        raise UserError(f"unknown scenario {name!r}: give the path of a .yaml file or one of {known}")
     return (importlib.resources.files("scenarios") / f"{name}.yaml").read_text(encoding="utf-8")
 
 
@@ -47,6 +46,7 @@ def to_yaml(document: Mapping[str, Any]) -> str:
     stream = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
+    yaml.width = 1_000_000
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.dump(dict(document), stream)
     return stream.getvalue()
@@ -81,10 +81,13 @@ class ScenarioFile:
         if not separator or not key.strip():
             raise UserError(f"--set {text}: give it as path=value, for example workload.arrivals.rate_rps=20")
         steps = key.strip().split(".")
-        parent: Any = self.document
-        for step in steps[:-1]:
-            parent = _child(parent, step, text)
         path = tuple(int(step) if step.isdigit() else step for step in steps)
+        parent: Any = self.document
+        for depth, step in enumerate(steps[:-1], 1):
+            if isinstance(parent, CommentedMap) and parent.get(step) is None:
+                parent[step] = CommentedMap()
+                self._overridden[path[:depth]] = text
+            parent = _child(parent, step, text)
         try:
             parsed = YAML(typ="safe", pure=True).load(value) if value.strip() else None
         except YAMLError as error:
@@ -106,10 +109,12 @@ class ScenarioFile:
 
     def _explain(self, detail: ErrorDetails, model: type[BaseModel]) -> str:
         path = self._locate(detail["loc"])
+        if detail["type"].startswith("union_tag"):
+            path += ("kind",)
         field_name = ".".join(str(step) for step in path)
         message = _message(detail)
-        if detail["type"] == "extra_forbidden" and (meant := nearest_key(model, detail["loc"])):
-            message += f"; did you mean {meant}?"
+        if detail["type"] == "extra_forbidden":
+            message += hint(model, detail["loc"])
         where = f"{field_name}: " if field_name else ""
         for length in range(len(path), 0, -1):
             if path[:length] in self._overridden:
@@ -163,15 +168,13 @@ def _parse(label: str, text: str) -> CommentedMap:
     return document
 
 
-def _child(parent: Any, step: str, text: str) -> Any:
+def _child(parent: CommentedMap | CommentedSeq, step: str, text: str) -> CommentedMap | CommentedSeq:
     if isinstance(parent, CommentedSeq):
         _check_index(parent, step, text)
-        return parent[int(step)]
-    if not isinstance(parent, CommentedMap):
-        raise UserError(f"--set {text}: there is nothing below a plain value for {step!r} to name")
-    if not isinstance(parent.get(step), CommentedMap | CommentedSeq):
-        parent[step] = CommentedMap()
-    return parent[step]
+    child = parent[int(step) if isinstance(parent, CommentedSeq) else step]
+    if not isinstance(child, CommentedMap | CommentedSeq):
+        raise UserError(f"--set {text}: {step!r} has a plain value: there is nothing below it")
+    return child
 
 
 def _check_index(parent: CommentedSeq, step: str, text: str) -> None:
@@ -180,15 +183,28 @@ def _check_index(parent: CommentedSeq, step: str, text: str) -> None:
 
 
 def _message(detail: ErrorDetails) -> str:
+    """In the words of YAML, where pydantic's are those of Python."""
     given = detail["input"]
     match detail["type"]:
         case "extra_forbidden":
             return "unknown key"
         case "missing":
             return "missing"
+        case "union_tag_not_found":
+            return "missing"
+        case "union_tag_invalid":
+            kinds = re.findall(r"'(.+?)'", detail["ctx"]["expected_tags"])
+            tag = detail["ctx"]["tag"]
+            return f"unknown kind {tag!r}; known are {', '.join(kinds)}{did_you_mean(tag, kinds)}"
         case "value_error":
             return detail["msg"].removeprefix("Value error, ")
+        case "too_short":
+            return f"needs at least {detail['ctx']['min_length']}"
+        case "model_type" | "dict_type":
+            message = "input should be a mapping"
+        case "tuple_type" | "list_type":
+            message = "input should be a list"
         case _:
             message = detail["msg"][0].lower() + detail["msg"][1:]
-            plain = isinstance(given, str | int | float | bool) or given is None
-            return f"{message}, not {given!r}" if plain else message
+    plain = isinstance(given, str | int | float | bool) or given is None
+    return f"{message}, not {given!r}" if plain else message

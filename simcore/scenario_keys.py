@@ -1,25 +1,26 @@
 """Which keys a scenario may have at a place, to suggest the one that was meant."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
-__all__ = ["nearest_key"]
+from .errors import did_you_mean
+
+__all__ = ["hint"]
 
 _Schema = Mapping[str, Any]
 
 
-def nearest_key(model: type[BaseModel], location: Sequence[int | str]) -> str | None:
-    """The known key that looks most like the unknown one at ``location`` (as in pydantic's errors), if one does."""
+def hint(model: type[BaseModel], location: Sequence[int | str]) -> str:
+    """``; did you mean ...?`` with the known key that looks most like the unknown one at ``location`` (as in pydantic's
+    errors), or nothing."""
     root = model.model_json_schema()
     places: list[_Schema] = [root]
     for step in location[:-1]:
         places = [below for place in places for below in _step(root, place, step)]
     keys = {key for place in places for option in _options(root, place) for key in option.get("properties", {})}
-    close = difflib.get_close_matches(str(location[-1]), sorted(keys), 1, cutoff=0.6)
-    return close[0] if close else None
+    return did_you_mean(str(location[-1]), keys)
 
 
 def _step(root: _Schema, place: _Schema, step: int | str) -> Iterator[_Schema]:

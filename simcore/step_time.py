@@ -68,27 +68,22 @@ class StepTimes:
     def prefill_s(self, new_tokens: int, attended: float) -> float:
         """Seconds of a prefill step of ``new_tokens`` in all; ``attended`` is the sum over its chunks of
         ``s * (h + s / 2)``, with ``s`` new tokens after ``h`` that are in the KV cache."""
-        return self._tokens_s(new_tokens) + self._attended_s * attended + self._overhead_s
+        if new_tokens <= self._knee:
+            tokens_s = self._base_s + self._below_knee_s * new_tokens
+        else:
+            tokens_s = self._knee_base_s + self._per_token_s * new_tokens
+        if tokens_s < self._floor_s:
+            tokens_s = self._floor_s
+        return tokens_s + self._attended_s * attended + self._overhead_s
 
     def mixed_s(self, new_tokens: int, attended: float, decode_batch: int, decode_context: int) -> float:
         """Seconds of a prefill step as above that carries ``decode_batch`` rows of ``decode_context`` tokens in all."""
-        return (
-            self._tokens_s(new_tokens + decode_batch)
-            + self._attended_s * attended
-            + self._mixed_context_s[decode_batch] * decode_context
-            + self._overhead_s
-        )
+        rows_s = self.prefill_s(new_tokens + decode_batch, attended)
+        return rows_s + self._mixed_context_s[decode_batch] * decode_context
 
     def cached_s(self, starts: Iterable[int]) -> float:
         """Seconds that the prefill chunks of a step add for what is in the KV cache before each, in tokens."""
         return sum(start * (self._cached_s + self._cached_pair_s * start / 2) for start in starts)
-
-    def _tokens_s(self, tokens: int) -> float:
-        if tokens <= self._knee:
-            tokens_s = self._base_s + self._below_knee_s * tokens
-        else:
-            tokens_s = self._knee_base_s + self._per_token_s * tokens
-        return max(tokens_s, self._floor_s)
 
 
 def _padded(batch: int, buckets: list[int]) -> int:

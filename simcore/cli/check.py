@@ -20,10 +20,10 @@ def validate(scenario: str, overrides: tuple[str, ...]) -> None:
       simroute validate my.yaml
       simroute validate quickstart --set servers.0.count=8
     """
-    from simcore.experiment.check import check_experiment, check_workload, policies_beside
+    from simcore.experiment.check import check_experiment, check_workload
     from simcore.scenario import load_scenario
 
-    loaded = policies_beside(load_scenario(scenario, overrides))
+    loaded = load_scenario(scenario, overrides)
     servers = check_experiment(loaded)
     requests = check_workload(loaded)
     policies = ", ".join(policy.label for policy in loaded.policies)

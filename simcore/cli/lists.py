@@ -19,7 +19,7 @@ def policies(as_json: bool) -> None:
 
     \b
     A parameter is set behind the name:
-      simroute sim --scenario quickstart --policy 'parameter_aware:alpha=0.5'
+      simroute sim --scenario quickstart --policy 'parameter_aware:queue_weight=2'
     Your own policy is a class in a file:
       simroute sim --scenario quickstart --policy my_policy.py:MyPolicy
     """

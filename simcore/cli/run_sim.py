@@ -15,7 +15,7 @@ from rich.console import Console
 
 from simcore.errors import UserError
 from simcore.experiment.board import Board
-from simcore.experiment.check import check_experiment, policies_beside
+from simcore.experiment.check import check_experiment
 from simcore.experiment.gates import GateFailure, failures, parse_gate
 from simcore.experiment.jobs import Job, Outcome, jobs_of, run_jobs, stop_on_interrupt
 from simcore.manifest import make_manifest
@@ -29,7 +29,7 @@ from simcore.summary import json_safe
 
 from .progress import ExperimentProgress
 
-__all__ = ["End", "Request", "carry_out"]
+__all__ = ["End", "Finding", "Request", "carry_out", "policy_word", "profile_digest", "show"]
 
 OUTPUT_SCHEMA_VERSION = 1
 
@@ -61,12 +61,14 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
-class _Finding:
-    """What came out, where it was written, and whether that is all that was asked for."""
+class Finding:
+    """What came out, where it was written, and of how many of the runs that were asked for."""
 
     comparison: Comparison
     folder: Path | None
     interrupted: bool
+    runs: int
+    runs_asked_for: int
 
 
 def carry_out(request: Request) -> End:
@@ -78,12 +80,12 @@ def carry_out(request: Request) -> End:
         check_out(request.out)
     finding = _Experiment(request, scenario, profiles).run()
     failed = failures(gates, finding.comparison)
-    _show(request, finding, failed)
+    show(finding, failed, as_json=request.as_json)
     return End(finding.interrupted, bool(failed))
 
 
 def _scenario(request: Request) -> Scenario:
-    scenario = policies_beside(load_scenario(request.scenario, request.overrides))
+    scenario = load_scenario(request.scenario, request.overrides)
     if request.policies:
         given = tuple(PolicySpec(name=name, params=params) for name, params in request.policies)
         scenario = scenario.model_copy(update={"policies": given})
@@ -99,17 +101,19 @@ class _Experiment:
         self._request = request
         self._scenario = scenario
         self._jobs = jobs_of(scenario, request.seeds or (scenario.seed,))
-        self._profiles = {profile.name: _digest(profile) for profile in profiles}
+        self._profiles = {profile.name: profile_digest(profile) for profile in profiles}
 
-    def run(self) -> _Finding:
+    def run(self) -> Finding:
         """All runs; after Ctrl-C what there is of them. Raises KeyboardInterrupt where that is nothing."""
         with tempfile.TemporaryDirectory(prefix="simroute-") as temporary:
             board = Board.create(Path(temporary) / "board", len(self._jobs))
-            bar = ExperimentProgress(self._scenario.name, board, len(self._jobs), quiet=self._request.quiet)
-            with stop_on_interrupt(board), bar:
+            with (
+                stop_on_interrupt(board),
+                ExperimentProgress(self._scenario.name, board, len(self._jobs), quiet=self._request.quiet),
+            ):
                 return self._run(board)
 
-    def _run(self, board: Board) -> _Finding:
+    def _run(self, board: Board) -> Finding:
         request, path = self._request, None
         processes = request.jobs or joblib.cpu_count()
         runs: list[MeasuredRun] = []
@@ -128,7 +132,7 @@ class _Experiment:
             if together is not None:
                 together.finish(comparison, config=resolved_yaml(self._scenario), command=self._command(self._jobs))
         interrupted = len(runs) < len(self._jobs) or any(run.summary.interrupted for run in runs)
-        return _Finding(comparison, together.path if together else path, interrupted)
+        return Finding(comparison, together.path if together else path, interrupted, len(runs), len(self._jobs))
 
     def _write(self, outcome: Outcome, together: ComparisonFolder | None) -> Path | None:
         if self._request.no_out:
@@ -149,7 +153,7 @@ class _Experiment:
 
     def _command(self, jobs: Sequence[Job]) -> list[str]:
         """The command line that repeats the jobs."""
-        policies = dict.fromkeys(_word(job.policy) for job in jobs)
+        policies = dict.fromkeys(policy_word(job.policy) for job in jobs)
         seeds = dict.fromkeys(str(job.seed) for job in jobs)
         words = ["simroute", "sim", "--scenario", self._request.scenario]
         words += [word for policy in policies for word in ("--policy", policy)]
@@ -158,13 +162,15 @@ class _Experiment:
         return words + ["--exact-steps"] * self._request.exact_steps
 
 
-def _word(policy: PolicySpec) -> str:
+def policy_word(policy: PolicySpec) -> str:
+    """A policy as the command line takes it."""
     if not policy.params:
         return policy.name
     return f"{policy.name}:{','.join(f'{key}={json.dumps(value)}' for key, value in policy.params.items())}"
 
 
-def _digest(profile: ServiceProfile) -> str:
+def profile_digest(profile: ServiceProfile) -> str:
+    """A profile's SHA-256."""
     return hashlib.sha256(profile.to_json().encode()).hexdigest()
 
 
@@ -180,8 +186,9 @@ def _comparable(runs: Sequence[MeasuredRun]) -> list[MeasuredRun]:
     return [run for run in runs if run.summary.seed in common]
 
 
-def _show(request: Request, finding: _Finding, failed: Sequence[GateFailure]) -> None:
-    if request.as_json:
+def show(finding: Finding, failed: Sequence[GateFailure], *, as_json: bool) -> None:
+    """What came out, on the terminal or as JSON."""
+    if as_json:
         click.echo(json.dumps(_document(finding, failed), indent=2, allow_nan=False, ensure_ascii=False))
     else:
         console = Console()
@@ -190,12 +197,13 @@ def _show(request: Request, finding: _Finding, failed: Sequence[GateFailure]) ->
         if finding.folder is not None:
             console.print(f"\nReport: {finding.folder / 'report.html'}", soft_wrap=True, highlight=False, markup=False)
     if finding.interrupted:
-        click.echo("simroute: interrupted: these are partial results", err=True)
+        begun = f", of {finding.runs} of {finding.runs_asked_for} runs" if finding.runs_asked_for > 1 else ""
+        click.echo(f"simroute: interrupted: these are partial results{begun}", err=True)
     for failure in failed:
         click.echo(f"simroute: {failure}", err=True)
 
 
-def _document(finding: _Finding, failed: Sequence[GateFailure]) -> object:
+def _document(finding: Finding, failed: Sequence[GateFailure]) -> object:
     """What --json prints."""
     comparison = finding.comparison
     return json_safe(

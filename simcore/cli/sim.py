@@ -14,7 +14,7 @@ _HELP = """Simulate a scenario under one or several routing policies and compare
 
 \b
 SCENARIO is the name of a bundled one (`simroute scenarios` lists them) or the path of a .yaml file.
-POLICY is a name (`simroute policies`), FILE.py:CLASS, or either with parameters: NAME:alpha=0.5,beta=2.
+POLICY is a name (`simroute policies`), FILE.py:CLASS, or either with parameters: parameter_aware:queue_weight=2.
 METRIC is as in summary.json: p99_ttft_s, mean_e2e_s, goodput_rps, slo_attainment, cache_hit_rate, ...
 
 Every policy sees the same requests. Results go to the terminal and to a new folder in DIR.

@@ -1,7 +1,6 @@
 """What can be wrong with an experiment, looked for before anything runs."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from simcore.profile import ServiceProfile
 from simcore.scenario import PolicySpec, Scenario
 from simcore.workload import Workload, build_workload
 
-__all__ = ["check_experiment", "check_workload", "policies_beside"]
+__all__ = ["check_experiment", "check_workload", "nothing_to_measure"]
 
 
 def check_experiment(scenario: Scenario) -> list[ServiceProfile]:
@@ -23,6 +22,9 @@ def check_experiment(scenario: Scenario) -> list[ServiceProfile]:
     profiles = fleet_profiles(scenario)
     check_prompts_fit(scenario, profiles)
     _check_policies(scenario.policies)
+    for action in scenario.control:
+        if action.policy is not None:
+            make_policy(action.policy.name, action.policy.params, seed=0)
     if scenario.router.queue_order is not None:
         try:
             make_order(scenario.router.queue_order)
@@ -34,18 +36,19 @@ def check_experiment(scenario: Scenario) -> list[ServiceProfile]:
 def check_workload(scenario: Scenario) -> Workload:
     """The scenario's requests, made as a run with its seed makes them. Raises UserError where they cannot be."""
     workload_seed, *_ = np.random.SeedSequence(scenario.seed).spawn(3)
-    return build_workload(scenario.workload, workload_seed, base_dir=scenario.base_dir)
+    workload = build_workload(scenario.workload, workload_seed, base_dir=scenario.base_dir)
+    # NaN, where a request waits for the answer to another, makes the comparison false: only a run can tell.
+    if workload.arrival_s.max() < scenario.warmup_s:
+        raise nothing_to_measure(scenario, float(workload.arrival_s.max()))
+    return workload
 
 
-def policies_beside(scenario: Scenario) -> Scenario:
-    """The scenario with its policies' files, which are named relative to its own, named from here."""
-
-    def from_here(policy: PolicySpec) -> PolicySpec:
-        if ".py:" not in policy.name or Path(policy.name).is_absolute():
-            return policy
-        return policy.model_copy(update={"name": str(scenario.base_dir / policy.name)})
-
-    return scenario.model_copy(update={"policies": tuple(from_here(policy) for policy in scenario.policies)})
+def nothing_to_measure(scenario: Scenario, last_arrival_s: float) -> UserError:
+    """The error for a run whose requests all arrive before the warm-up is over."""
+    return UserError(
+        f"scenario {scenario.name}: nothing is left to measure: the last request arrives at {last_arrival_s:.3g} s, "
+        f"and warmup_s is {scenario.warmup_s:g}"
+    )
 
 
 def _check_policies(policies: Sequence[PolicySpec]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from simcore import statistics
-from simcore.errors import UserError
+from simcore.errors import UserError, did_you_mean
 from simcore.measures import find_measure, measure_names
 from simcore.metrics import QUANTILES
 from simcore.report import Comparison
@@ -76,7 +76,8 @@ def parse_gate(text: str, *, has_slo: bool) -> Gate:
     if match is None or math.isnan(limit):
         raise UserError(f"--fail-on {text}: give it as METRIC>VALUE, for example p99_ttft_s>0.2")
     if match[1] not in gate_metrics():
-        raise UserError(f"--fail-on {text}: unknown metric {match[1]!r}; known are {', '.join(gate_metrics())}")
+        known = f"{', '.join(gate_metrics())}{did_you_mean(match[1], gate_metrics())}"
+        raise UserError(f"--fail-on {text}: unknown metric {match[1]!r}; known are {known}")
     if match[1] in _NEEDS_SLO and not has_slo:
         raise UserError(f"--fail-on {text}: {match[1]} needs an slo, and the scenario sets none")
     return Gate(match[1], match[2], limit)

@@ -3,10 +3,11 @@
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from multiprocessing import resource_tracker
 from types import FrameType
 
 import joblib
@@ -18,6 +19,7 @@ from simcore.report import MeasuredRun
 from simcore.scenario import PolicySpec, Scenario
 
 from .board import Board
+from .check import nothing_to_measure
 
 __all__ = ["Job", "Outcome", "jobs_of", "run_jobs", "stop_on_interrupt"]
 
@@ -66,36 +68,34 @@ def run_jobs(
 @contextmanager
 def stop_on_interrupt(board: Board) -> Iterator[None]:
     """Within the block the first Ctrl-C stops the board; the next one raises KeyboardInterrupt as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         board.stop()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    with _on_interrupt(stop):
-        yield
-
-
-@contextmanager
-def _processes_without_interrupts(wanted: bool) -> Iterator[None]:
-    """Processes started in the block never see Ctrl-C, which a terminal sends to all: only the board stops them.
-
-    They inherit that it is ignored; one that comes within the block, some milliseconds, is lost.
-    """
-    with _on_interrupt(signal.SIG_IGN) if wanted else nullcontext():
-        yield
-
-
-@contextmanager
-def _on_interrupt(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> Iterator[None]:
-    """Handle Ctrl-C so within the block. Only the main thread is told of it, so elsewhere nothing is changed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, handler)
+    before = signal.signal(signal.SIGINT, stop)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _processes_without_interrupts(wanted: bool) -> Iterator[None]:
+    """Processes started in the block never see Ctrl-C, which a terminal sends to all: only the board stops them."""
+    if not wanted:
+        yield
+        return
+    # Its start unblocks the signal, and would come between.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run(scenario: Scenario, job: Job, number: int, board: Board, exact_steps: bool) -> Outcome | None:
@@ -114,6 +114,8 @@ def _run(scenario: Scenario, job: Job, number: int, board: Board, exact_steps: b
     board.report(number, 1)
     slo = scenario.slo.bounds()
     run = MeasuredRun(summarise(result, slo, scenario.warmup_s), observe(result, slo, scenario.warmup_s))
+    if not run.summary.measured_requests and not result.interrupted:
+        raise nothing_to_measure(scenario, result.requests["arrived_at"].max())
     return Outcome(job, result, run, started_at, datetime.now(UTC))
 
 

@@ -186,9 +186,13 @@ def _values_over_seeds(measure: Measure, runs: Sequence[MeasuredRun]) -> list[fl
 
 def _estimate(measure: Measure, runs: Sequence[MeasuredRun], confidence: float) -> Estimate:
     if len(runs) > 1:
-        return statistics.estimate_over_seeds(_values_over_seeds(measure, runs), confidence)
-    values = measure.values(runs[0].summary, runs[0].observed)
-    return statistics.estimate(values, _rng(measure), quantile=measure.quantile, confidence=confidence)
+        estimate = statistics.estimate_over_seeds(_values_over_seeds(measure, runs), confidence)
+    else:
+        values = measure.values(runs[0].summary, runs[0].observed)
+        estimate = statistics.estimate(values, _rng(measure), quantile=measure.quantile, confidence=confidence)
+    # An interval is symmetric; no measure can be negative, and no share more than 1.
+    low, high = np.clip([estimate.low, estimate.high], 0.0, 1.0 if measure.unit == "share" else np.inf)
+    return replace(estimate, low=float(low), high=float(high))
 
 
 def _against_best(

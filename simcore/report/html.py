@@ -14,7 +14,7 @@ from simcore.records import RunResult
 from simcore.report import plots
 from simcore.report.comparison import Comparison, Contender
 from simcore.report.tables import TextTable, comparison_table, figures, latency_table, server_table
-from simcore.report.wording import verdict
+from simcore.report.wording import verdict, warnings
 from simcore.summary import Summary
 
 __all__ = ["Page", "comparison_page", "comparison_plots", "render", "run_page", "run_plots"]
@@ -72,7 +72,7 @@ def run_page(comparison: Comparison, drawn: Mapping[str, str], *, config: str, c
             plots=drawn,
             config=config,
             command=command,
-            warnings=_warnings(contender),
+            warnings=_warnings(comparison),
         )
     )
 
@@ -99,7 +99,7 @@ def comparison_page(
             plots=drawn,
             config=config,
             command=command,
-            warnings=[warning for contender in comparison.contenders for warning in _warnings(contender)],
+            warnings=_warnings(comparison),
             details=[_details(comparison, contender) for contender in comparison.contenders],
             links=links,
         )
@@ -154,14 +154,14 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
     ]
 
 
-def _warnings(contender: Contender) -> list[str]:
-    found = []
-    for run in contender.runs:
-        where = f"{contender.policy}, seed {run.summary.seed}"
-        if run.summary.interrupted:
-            found.append(f"{where}: interrupted, these are partial results")
-        found += [f"{where}: {warning}" for warning in run.summary.warnings]
-    return found
+def _warnings(comparison: Comparison) -> list[str]:
+    found = [
+        f"{contender.policy}, seed {run.summary.seed}: interrupted, these are partial results"
+        for contender in comparison.contenders
+        for run in contender.runs
+        if run.summary.interrupted
+    ]
+    return found + [f"{where}: {warning}" for where, warning in warnings(comparison)]
 
 
 def _details(comparison: Comparison, contender: Contender) -> tuple[str, list[TextTable]]:

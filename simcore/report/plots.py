@@ -43,7 +43,7 @@ def latency_cdf(column: str, samples: Mapping[str, _Floats], limit_s: float | No
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_ylim(0, 1.02)
         _logarithmic(axes, [values for values in samples.values() if values.size])
-        if len(samples) > 1 or limit_s is not None:
+        if axes.get_legend_handles_labels()[0] and (len(samples) > 1 or limit_s is not None):
             axes.legend(loc="lower right")
         return render(
             figure, f"cdf-{column.removesuffix('_s')}", f"Cumulative distribution of {LATENCY_LABELS[column]}"

@@ -70,14 +70,16 @@ def figures(summary: Summary) -> list[tuple[str, str, str]]:
     return [
         *entries,
         ("concurrency", number(summary.concurrency), "mean requests at the servers"),
-        (
-            "utilisation",
-            percent(summary.utilisation),
-            f"mean of the servers; varies by {percent(summary.imbalance.busy)}",
-        ),
+        ("utilisation", percent(summary.utilisation), _utilised(summary)),
         ("cache hits", percent(summary.cache_hit_rate), "of prompt tokens"),
         ("retractions", f"{summary.retractions:,}", "running requests sent back for lack of KV tokens"),
     ]
+
+
+def _utilised(summary: Summary) -> str:
+    if len(summary.servers) == 1:
+        return "of the server"
+    return f"mean of the servers; varies by {percent(summary.imbalance.busy)}"
 
 
 def latency_table(contender: Contender, confidence: float) -> TextTable:

@@ -10,9 +10,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from simcore.report.comparison import Comparison, Contender
+from simcore.report.comparison import Comparison
 from simcore.report.tables import Cell, TextTable, comparison_table, figures, latency_table, server_table
-from simcore.report.wording import verdict
+from simcore.report.wording import verdict, warnings
 
 __all__ = ["print_comparison", "print_run"]
 
@@ -34,7 +34,7 @@ def print_run(console: Console, comparison: Comparison) -> None:
     console.print(grid)
     _print_table(console, latency_table(contender, comparison.confidence))
     _print_table(console, server_table(summary, _SERVERS_SHOWN))
-    _print_warnings(console, contender)
+    _print_warnings(console, comparison)
 
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
@@ -45,8 +45,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     console.print()
     for line in verdict(comparison):
         console.print(Text(line, style="bold" if line.startswith(comparison.best.policy) else ""))
-    for contender in comparison.contenders:
-        _print_warnings(console, contender)
+    _print_warnings(console, comparison)
 
 
 def _seeds(comparison: Comparison) -> str:
@@ -107,10 +106,11 @@ def _cell(cell: Cell, show_detail: bool) -> Text:
     return text
 
 
-def _print_warnings(console: Console, contender: Contender) -> None:
-    for run in contender.runs:
-        where = f"{contender.policy}, seed {run.summary.seed}"
-        if run.summary.interrupted:
-            console.print(Text(f"interrupted ({where}): these are partial results", style="yellow"))
-        for warning in run.summary.warnings:
-            console.print(Text(f"warning ({where}): {warning}", style="yellow"))
+def _print_warnings(console: Console, comparison: Comparison) -> None:
+    for contender in comparison.contenders:
+        for run in contender.runs:
+            if run.summary.interrupted:
+                where = f"{contender.policy}, seed {run.summary.seed}"
+                console.print(Text(f"interrupted ({where}): these are partial results", style="yellow"))
+    for where, warning in warnings(comparison):
+        console.print(Text(f"warning ({where}): {warning}", style="yellow"))

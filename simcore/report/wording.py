@@ -1,6 +1,7 @@
 """Numbers and findings as people read them. Milliseconds appear here and nowhere before."""
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -8,10 +9,11 @@ from simcore.measures import Measure
 from simcore.report.comparison import Against, Comparison, Contender
 from simcore.statistics import Estimate
 
-__all__ = ["UNKNOWN", "Unit", "interval", "latency_unit", "number", "percent", "unit_of", "verdict"]
+__all__ = ["UNKNOWN", "Unit", "interval", "latency_unit", "number", "percent", "unit_of", "verdict", "warnings"]
 
 UNKNOWN: Final = "-"
 _SECONDS_FROM: Final = 10.0
+_PERCENTAGE: Final = re.compile(r"(\d+(?:\.\d+)?)%")
 
 
 class Unit(NamedTuple):
@@ -35,11 +37,13 @@ def number(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage: 0.4%, 3.1%, 31%, 99.97%, and 100% only if it is all."""
+    """A share as a percentage: 0.04%, 0.4%, 3.1%, 31%, 99.97%, and 100% only if it is all."""
     if not math.isfinite(share):
         return UNKNOWN
     if 0.995 <= share < 1:
         return f"{min(100 * share, 99.99):.2f}%"
+    if 0 < abs(share) < 0.0005:
+        return f"{100 * share:.2f}%".replace("-0.00", "0.00")
     return f"{100 * share:.1f}%" if 0 < abs(share) < 0.0995 else f"{100 * share:.0f}%"
 
 
@@ -86,6 +90,31 @@ def verdict(comparison: Comparison) -> list[str]:
         if contender.lost() > 0
     ]
     return lines
+
+
+def warnings(comparison: Comparison) -> list[tuple[str, str]]:
+    """(which runs, what they warn of). What differs in percentages only is said once, with their range."""
+    runs = [(contender.policy, run.summary) for contender in comparison.contenders for run in contender.runs]
+    found: dict[str, list[tuple[str, str]]] = {}
+    for policy, summary in runs:
+        for warning in summary.warnings:
+            where = f"{policy}, seed {summary.seed}"
+            found.setdefault(_PERCENTAGE.sub("%", warning), []).append((where, warning))
+    return [
+        (same[0][0] if len(same) == 1 else f"{len(same)} of {len(runs)} runs", _ranged([text for _, text in same]))
+        for same in found.values()
+    ]
+
+
+def _ranged(texts: list[str]) -> str:
+    """Texts that differ in percentages only as one, with the least and the greatest of each."""
+    columns = iter(list(zip(*(_PERCENTAGE.findall(text) for text in texts), strict=True)))
+
+    def span(_: re.Match[str]) -> str:
+        shares = sorted(next(columns), key=float)
+        return f"{shares[0]}%" if shares[0] == shares[-1] else f"{shares[0]}% to {shares[-1]}%"
+
+    return _PERCENTAGE.sub(span, texts[0])
 
 
 def _best_line(comparison: Comparison) -> str:

@@ -11,9 +11,10 @@ decode steps after it, formed when the prefill begins, are known together then a
 every step a run and an event of its own.
 """
 
-import heapq
 import math
-from itertools import count
+from bisect import insort
+from collections.abc import Sequence
+from operator import attrgetter
 
 import numpy as np
 
@@ -30,9 +31,15 @@ from .telemetry import Telemetry
 
 __all__ = ["ContinuousServer"]
 
+_ready_at = attrgetter("ready_at")
+
 
 class ContinuousServer:
-    """SGLang's scheduler driven by step times. ``noise_cv``: coefficient of variation of the time of a run of steps."""
+    """SGLang's scheduler driven by step times. ``noise_cv``: coefficient of variation of the time of a run of steps.
+
+    ``looks_past``: take a prefill's result in as it begins, with the event that does so saved. Not for a server whose
+    telemetry is read while it runs: it would tell of what has not happened yet.
+    """
 
     def __init__(
         self,
@@ -44,6 +51,7 @@ class ContinuousServer:
         times: StepTimes,
         *,
         exact_steps: bool = False,
+        looks_past: bool = True,
         noise_cv: float = 0.0,
         valid_range: ValidRange | None = None,
         rng: np.random.Generator | None = None,
@@ -51,39 +59,46 @@ class ContinuousServer:
         self.server_id = server_id
         self.telemetry = Telemetry(valid_range)
         self.scheduler = Scheduler(settings, kv_tokens_capacity)
-        self._clock = clock
+        self._at = clock.at
         self._listener = listener
+        self._tells_first_tokens = listener.wants_first_tokens
         self._times = times
         self._overlap = settings.overlap
         self._exact_steps = exact_steps
         self._noise_sigma = math.sqrt(math.log1p(noise_cv**2))
         self._rng = rng
         self._noise = 1.0
-        # Requests on their way to the scheduler, by the time they are ready.
-        self._inbox: list[tuple[float, int, ServerRequest]] = []
-        self._sequence = count()
+        # Requests on their way to the scheduler, by the time they are ready; few at a time.
+        self._inbox: list[ServerRequest] = []
         self._cancelled: list[ServerRequest] = []
         self._run: Step | None = None
         # When the next wake-up is due; those that come at other times are void.
         self._due_at = -1.0
         # A queue limit refuses requests at the very boundary at which they come, so none may be passed over.
-        self._lets_in_late = settings.overlap and settings.max_queued_requests is None
-        self._looks_ahead = self._lets_in_late and not exact_steps
+        self._queue_is_limited = settings.max_queued_requests is not None
+        self._lets_in_late = settings.overlap and not self._queue_is_limited
+        self._looks_past = looks_past and self._lets_in_late and not exact_steps
+        self._before_prefill = (0, 0, 0, 0)
         self._looked_ahead = False
         self._ahead: Step | None = None
         self._decoded_at = 0.0
-        self._fresh = 0
+        # When requests got their first tokens since the last decode step, and how many.
+        self._fresh: list[tuple[float, int]] = []
 
     # -- from the engine -----------------------------------------------------------------------------------------
 
     def submit(self, request: ServerRequest, now: float) -> None:
         """See ``Server``."""
-        heapq.heappush(self._inbox, (request.ready_at, next(self._sequence), request))
+        inbox, ready_at = self._inbox, request.ready_at
+        if not inbox or inbox[-1].ready_at <= ready_at:
+            inbox.append(request)
+        else:
+            insort(inbox, request, key=_ready_at)
         if self._run is None:
-            if self._inbox[0][2] is request:
-                self._wake_at(request.ready_at)
+            if inbox[0] is request:
+                self._wake_at(ready_at)
         elif self._run.steps > 1 and not self._admission_is_shut():
-            self._cut(self._run, request.ready_at)
+            self._cut(self._run, ready_at)
 
     def cancel(self, request: ServerRequest, now: float) -> None:
         """See ``Server``."""
@@ -101,6 +116,9 @@ class ContinuousServer:
     def load(self, now: float) -> Load:
         """See ``Server``."""
         scheduler, run = self.scheduler, self._run
+        if run is not None and (now < run.started_at or self._looked_ahead):
+            running, waiting, used, generated = self._before_prefill
+            return Load(running, waiting + len(self._inbox), used, generated)
         queued = len(scheduler.waiting) + len(self._inbox)
         used, generated = scheduler.pool.used, self.telemetry.generated_tokens
         if run is not None and run.steps > 1:
@@ -128,7 +146,9 @@ class ContinuousServer:
                 scheduler.advance(run.steps - 1)
             if self._overlap and not self._looked_ahead:
                 if self._inbox:
-                    self._ingest(run.last_start)
+                    # What arrives as a prefill begins comes after it was formed, by one event or the other.
+                    begun = run.last_start
+                    self._ingest(math.nextafter(begun, -math.inf) if run.prefills else begun)
                 ahead = scheduler.form(run)
             self._looked_ahead = False
             self._finish(run, now)
@@ -146,7 +166,7 @@ class ContinuousServer:
 
     def _wait(self) -> None:
         if self._inbox:
-            self._wake_at(self._inbox[0][0])
+            self._wake_at(self._inbox[0].ready_at)
         if not self.scheduler.waiting:
             self.scheduler.idle()
 
@@ -162,8 +182,8 @@ class ContinuousServer:
         """Let in what has reached the scheduler by then."""
         inbox, scheduler = self._inbox, self.scheduler
         limit = scheduler.settings.max_queued_requests
-        while inbox and inbox[0][0] <= until:
-            request = heapq.heappop(inbox)[2]
+        while inbox and inbox[0].ready_at <= until:
+            request = inbox.pop(0)
             if limit is not None and len(scheduler.waiting) >= limit:
                 request.done = True
                 self._listener.failed(self, request, QUEUE_IS_FULL, until)
@@ -172,9 +192,12 @@ class ContinuousServer:
 
     def _drop_cancelled(self) -> None:
         for request in self._cancelled:
-            self._inbox = [entry for entry in self._inbox if entry[2] is not request]
-            self.scheduler.cancel(request)
-        heapq.heapify(self._inbox)
+            if request in self._inbox:
+                # The scheduler does not know it yet.
+                self._inbox.remove(request)
+                request.done = True
+            else:
+                self.scheduler.cancel(request)
         self._cancelled.clear()
 
     def _start(self, step: Step, now: float) -> None:
@@ -185,7 +208,7 @@ class ContinuousServer:
             self._noise = self._draw_noise()
         if step.prefills:
             step.first_s = self._prefill_s(step) * self._noise
-            if self._looks_ahead:
+            if self._looks_past:
                 self._look_past(step, now + step.first_s)
             else:
                 self._wake_at(now + step.first_s)
@@ -198,7 +221,7 @@ class ContinuousServer:
         if steps > 1:
             step.steps = steps
             if self._inbox and not self._admission_is_shut():
-                step.steps = steps = self._steps_until(step, self._inbox[0][0])
+                step.steps = steps = self._steps_until(step, self._inbox[0].ready_at)
             self._wake_at(step.end(steps))
         else:
             self._wake_at(now + first_s)
@@ -214,8 +237,15 @@ class ContinuousServer:
 
         Whatever is told of it is told for the time ``end``; nothing that arrives in between changes either step.
         """
-        ahead = self.scheduler.form(prefill)
-        if self.scheduler.retracted:
+        scheduler = self.scheduler
+        self._before_prefill = (
+            scheduler.running_requests,
+            len(scheduler.waiting),
+            scheduler.pool.used,
+            self.telemetry.generated_tokens,
+        )
+        ahead = scheduler.form(prefill)
+        if scheduler.retracted:
             self._count_retractions(end)
         if ahead is not None and not ahead.prefills:
             self._finish(prefill, end)
@@ -239,26 +269,35 @@ class ContinuousServer:
         telemetry.steps.add(run, now, used, self._decoded_at, self._fresh)
         if batch:
             telemetry.generated_tokens += run.steps * batch
-            self._decoded_at, self._fresh = now, 0
+            self._decoded_at = now
+            if self._fresh:
+                self._fresh = []
         if run.prefills and scheduler.running_requests > telemetry.peak_running:
             telemetry.peak_running = scheduler.running_requests
         first, ended = scheduler.process(run)
+        if run.prefills:
+            self._count_prefill(first, now)
         for request in first:
             request.first_token_at = now
             telemetry.count_first_token(request, now)
-            self._listener.first_token(self, request, now)
-            if not request.done:
-                self._fresh += 1
+            if self._tells_first_tokens:
+                self._listener.first_token(self, request, now)
         for request in ended:
             telemetry.count_end(request, now)
             self._listener.ended(self, request, now)
+
+    def _count_prefill(self, first: Sequence[ServerRequest], now: float) -> None:
+        going_on = sum(not request.done for request in first)
+        if going_on:
+            self._fresh.append((now, going_on))
+        self.telemetry.generated_tokens += self.scheduler.regained
+        self.scheduler.regained = 0
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
     def _admission_is_shut(self) -> bool:
         """Whether an arrival changes nothing before a request leaves: the batch is full, and the queue has no limit."""
-        scheduler = self.scheduler
-        return scheduler.batch_is_full and scheduler.settings.max_queued_requests is None
+        return self.scheduler.batch_is_full and not self._queue_is_limited
 
     def _steps_until(self, run: Step, ready_at: float) -> int:
         """The steps of a run up to the boundary at which a request ready then can matter.
@@ -281,4 +320,4 @@ class ContinuousServer:
 
     def _wake_at(self, time_s: float) -> None:
         self._due_at = time_s
-        self._clock.at(time_s, self._on_wake)
+        self._at(time_s, self._on_wake)

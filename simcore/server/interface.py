@@ -24,7 +24,9 @@ class Load(NamedTuple):
 
 
 class Listener(Protocol):
-    """Told of what happens to requests, at the end of the step in which it happens."""
+    """Told of what happens to requests, at the end of the step in which it happens; of first tokens if it wants."""
+
+    wants_first_tokens: bool
 
     def first_token(self, server: "Server", request: ServerRequest, now: float) -> None:
         """The request's first token is computed."""

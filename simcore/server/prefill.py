@@ -94,7 +94,9 @@ class PrefillAdder:
         if tokens + output_tokens + pool.page_size >= available - self._reserved_total:
             pool.unmatch(request)
             return Verdict.NO_KV
-        fitting = self._fitting(tokens)
+        fitting = tokens
+        if self._chunk_left is None or pool.page_size > 1 or tokens > self._chunk_left:
+            fitting = self._fitting(tokens)
         if fitting <= 0:
             pool.unmatch(request)
             return Verdict.NO_BUDGET

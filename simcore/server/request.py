@@ -18,7 +18,6 @@ class ServerRequest:
     node           where those end in the tree, locked by this request; None also where the tree need not know them
     stamp          when the cache took them over without a node
     joined_at      decode steps launched when it joined the running batch; decode steps are counted by the batch
-    ends_at        decode steps launched when its last token is computed
     running        it is in the running batch
     counts_down    there, what is reserved for its output tokens shrinks with each step
     done           it has left the server
@@ -30,7 +29,6 @@ class ServerRequest:
         "computed",
         "counts_down",
         "done",
-        "ends_at",
         "first_token_at",
         "generated",
         "ignore_eos",
@@ -52,7 +50,6 @@ class ServerRequest:
 
     stamp: int
     joined_at: int
-    ends_at: int
     counts_down: bool
     sequence: int
 

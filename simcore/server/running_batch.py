@@ -73,14 +73,14 @@ class RunningBatch:
         fill_tokens = request.prompt_tokens + request.generated
         request.sequence = self._sequence
         request.joined_at = launched
-        request.ends_at = launched + request.output_tokens - request.generated - 1
+        ends_at = launched + request.output_tokens - request.generated - 1
         request.running = True
         self.requests[request] = None
         self.size += 1
         self._tokens_at_zero += fill_tokens - launched
         if self._page_size > 1:
             self._page_classes[(fill_tokens - launched) % self._page_size] += 1
-        heapq.heappush(self.ends, (request.ends_at, self._sequence, request))
+        heapq.heappush(self.ends, (ends_at, self._sequence, request))
         owed = self._fixed_length if request.ignore_eos else self._open_ended
         remaining = request.max_new_tokens - request.generated - 1
         request.counts_down = remaining <= CLIP_MAX_NEW_TOKENS

@@ -48,6 +48,8 @@ class Scheduler:
         """Requests that did not fit even alone; the caller takes them away."""
         self.retracted = 0
         """Retractions since the caller last set it to 0; a request that did not fit alone counts."""
+        self.regained = 0
+        """Tokens that prefills of retracted requests gave, no first ones, since the caller last set it to 0."""
         self._ratio = NewTokenRatio(settings.schedule_conservativeness)
         self._order = WaitingOrder(settings.schedule_policy, self.pool)
         self._prefilled: list[ServerRequest] = []
@@ -55,6 +57,10 @@ class Scheduler:
         self._processed = 0
         self._left = False
         self._changed = False
+
+    def computed_outputs(self, request: ServerRequest) -> int:
+        """Output tokens of a running request whose results are in."""
+        return request.generated + 1 + max(self._processed - request.joined_at, 0)
 
     def idle(self) -> None:
         """Nothing runs and nothing waits: the reservation ratio starts anew."""
@@ -134,7 +140,8 @@ class Scheduler:
     def _admit(self, adder: PrefillAdder) -> None:
         """Move waiting requests into the step for as long as budgets, slots and KV last."""
         waiting, slots = self.waiting, self.max_running_requests - self.running.size
-        verdict = adder.verdict()
+        # A step with nothing in it yet has room.
+        verdict = adder.verdict() if adder.prefills or self.settings.mixed_chunk else Verdict.CONTINUE
         while waiting and verdict is not Verdict.NO_BUDGET:
             before = len(adder.prefills)
             self.batch_is_full |= before >= slots
@@ -274,6 +281,8 @@ class Scheduler:
                 continue
             if request.generated == 0:
                 first.append(request)
+            else:
+                self.regained += 1
             if request.generated + 1 >= request.output_tokens:
                 ended.append(request)
                 self._end(request)

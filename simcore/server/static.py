@@ -114,7 +114,7 @@ class StaticServer:
         step.attended = sum(request.prompt_tokens**2 / 2 for request in self._batch)
         prefill_s = self._times.prefill_s(step.new_tokens, step.attended)
         step.started_at, step.first_s = now, prefill_s
-        self.telemetry.steps.add(step, now + prefill_s, step.new_tokens, now, 0)
+        self.telemetry.steps.add(step, now + prefill_s, step.new_tokens, now)
         self.telemetry.peak_running = max(self.telemetry.peak_running, len(self._batch))
         self._clock.at(now + prefill_s, self._on_prefilled)
 
@@ -124,7 +124,8 @@ class StaticServer:
             if not request.done:
                 request.first_token_at = now
                 self.telemetry.count_first_token(request, now)
-                self._listener.first_token(self, request, now)
+                if self._listener.wants_first_tokens:
+                    self._listener.first_token(self, request, now)
         steps = max(request.output_tokens for request in batch) - 1
         context = sum(request.prompt_tokens + 1 for request in batch)
         if steps == 0:
@@ -144,7 +145,7 @@ class StaticServer:
         used = run.context_tokens + (run.steps - 1) * run.decode_batch
         telemetry = self.telemetry
         telemetry.generated_tokens += run.steps * run.decode_batch
-        telemetry.steps.add(run, now, used, math.nan, 0)
+        telemetry.steps.add(run, now, used, math.nan)
         telemetry.steps.add_gaps((now - run.started_at) / run.steps, sum(r.output_tokens - 1 for r in self._batch))
         self._end(now)
 

@@ -76,9 +76,10 @@ class Step:
         steps = math.ceil(2 * elapsed / (linear + math.sqrt(linear * linear + 2 * slope_s * elapsed)))
         if steps > self.steps:
             steps = self.steps
-        # The root is rounded; the boundaries themselves decide.
-        while steps > 1 and self.end(steps - 1) >= at:
+        # The root is rounded; the boundaries themselves decide, computed as ``end`` does.
+        started_at = self.started_at
+        while steps > 1 and started_at + (steps - 1) * first_s + slope_s * ((steps - 1) * (steps - 2) // 2) >= at:
             steps -= 1
-        while steps < self.steps and self.end(steps) < at:
+        while steps < self.steps and started_at + steps * first_s + slope_s * (steps * (steps - 1) // 2) < at:
             steps += 1
         return steps

@@ -21,7 +21,11 @@ class NewTokenRatio:
     @property
     def current(self) -> float:
         """The ratio now."""
-        return max(self._start - self._decay * self.decode_steps, self._min)
+        ratio = self._start - self._decay * self.decode_steps
+        if self.decode_steps == 0:
+            # What a retraction set may be less than the least, until the next decode step.
+            return ratio
+        return max(self._min, ratio)
 
     def reset(self) -> None:
         """The server is idle."""

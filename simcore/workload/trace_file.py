@@ -37,8 +37,10 @@ class TraceFile:
 
     @classmethod
     def find(cls, path: str, base_dir: Path, origin: str) -> "TraceFile":
-        """``path`` with its ``${VARIABLES}`` expanded, relative to ``base_dir``. Raises UserError if it is no file."""
-        file = cls(base_dir / Path(expand_variables(path, origin)).expanduser(), origin)
+        """``path`` with its ``${VARIABLES}`` expanded, relative to ``base_dir``, or where it begins with a variable to
+        where the process runs. Raises UserError if it is no file."""
+        folder = Path() if path.startswith("${") else base_dir
+        file = cls(folder / Path(expand_variables(path, origin)).expanduser(), origin)
         if not file.path.is_file():
             raise UserError(f"{file.path}: no such trace file. {file.hint}")
         return file

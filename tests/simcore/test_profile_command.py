@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from simcore.profile import ServiceProfile
 from simcore.profile_comparison import compare_profiles, implausibilities
+from simcore.profile_measurement import Confidence, Measurement
 from simroute import main
 
 H100 = ServiceProfile.load("llama-3.1-8b-h100", Path())
@@ -35,10 +36,20 @@ def test_check_warns_of_what_is_extrapolated() -> None:
 
 
 def test_a_doubtful_calibration_is_told() -> None:
-    measured = ServiceProfile.load("sglang-cpu-tiny", Path())
-    assert measured.measurement is not None
-    bad = measured.measurement.model_copy(update={"verdict": "do not trust", "reasons": ("it was a bad day",)})
-    (doubt, *_) = implausibilities(measured.model_copy(update={"measurement": bad}))
+    bad = Measurement(
+        machine="a laptop",
+        server_args={},
+        started_at="2026-01-01T00:00:00+00:00",
+        duration_s=60.0,
+        samples=100,
+        held_back=H100.residuals,
+        confidence=Confidence(decode=0.1, prefill=0.1, mixed=None),
+        server_clock_ratio=None,
+        load_report=None,
+        verdict="do not trust",
+        reasons=("it was a bad day",),
+    )
+    (doubt, *_) = implausibilities(H100.model_copy(update={"measurement": bad}))
     assert doubt == "its calibration said: do not trust, because it was a bad day"
 
 

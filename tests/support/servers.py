@@ -1,12 +1,13 @@
 """A single simulated server to drive by hand."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from simcore.clock import Clock
 from simcore.launch import SchedulerSettings
 from simcore.profile_parts import DecodeSteps, MixedSteps, PrefillSteps, StepCoefficients
 from simcore.server.continuous import ContinuousServer
-from simcore.server.interface import Server
+from simcore.server.interface import Load, Server
 from simcore.server.pieces import Pieces
 from simcore.server.request import ServerRequest
 from simcore.server.static import StaticServer
@@ -39,9 +40,11 @@ def flat_steps(decode_s: float, prefill_s: float) -> StepCoefficients:
 class Log:
     """A listener that writes down what it is told."""
 
+    wants_first_tokens = True
     first: dict[int, float] = field(default_factory=dict)
     ended_at: dict[int, float] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
+    failed_at: dict[int, float] = field(default_factory=dict)
 
     def first_token(self, server: Server, request: ServerRequest, now: float) -> None:
         assert request.request_id not in self.first, "two first tokens"
@@ -52,7 +55,9 @@ class Log:
         self.ended_at[request.request_id] = now
 
     def failed(self, server: Server, request: ServerRequest, reason: str, now: float) -> None:
+        assert request.request_id not in self.failures, "failed twice"
         self.failures[request.request_id] = reason
+        self.failed_at[request.request_id] = now
 
 
 def request(
@@ -63,8 +68,9 @@ def request(
     at: float = 0.0,
     max_new: int | None = None,
     ignore_eos: bool = False,
+    shareable: bool = True,
 ) -> ServerRequest:
-    """A request whose prompt is its own tokens, or the given pieces."""
+    """A request whose prompt is its own tokens, or the given pieces. It ends by length, or before ``max_new``."""
     pieces = [(2 * request_id, 0, prompt)] if isinstance(prompt, int) else prompt
     return ServerRequest(
         request_id,
@@ -75,11 +81,12 @@ def request(
         answer_segment=2 * request_id + 1,
         ignore_eos=ignore_eos,
         ready_at=at,
+        shareable=shareable,
     )
 
 
 class Bench:
-    """A clock, a server and a log. ``settings`` override small defaults without prefix cache overlap surprises."""
+    """A clock, a server and a log. ``settings`` are SchedulerSettings; those not given are SGLang's defaults."""
 
     def __init__(
         self,
@@ -112,7 +119,35 @@ class Bench:
         for one in requests:
             self.clock.at(one.ready_at, lambda now, sent: self.server.submit(sent, now), one)
 
+    def at(self, time_s: float, act: Callable[[float], object]) -> None:
+        """Have ``act(now)`` called then."""
+        self.clock.at(time_s, lambda now, _: act(now))
+
+    def cancel(self, one: ServerRequest, *, at: float) -> None:
+        """The client gives a request up."""
+        self.at(at, lambda now: self.server.cancel(one, now))
+
+    def limit(self, max_running_requests: int, *, at: float) -> None:
+        """Change the server's admission cap while it serves."""
+        self.at(at, lambda _: self.continuous.set_max_running_requests(max_running_requests))
+
+    def watch(self, *times_s: float) -> list[Load]:
+        """The loads at these times, once the bench has run; give them in ascending order."""
+        loads: list[Load] = []
+        for time_s in times_s:
+            self.at(time_s, lambda now: loads.append(self.server.load(now)))
+        return loads
+
     def run(self) -> Log:
         """Until nothing is left to happen."""
         self.clock.run_calls()
         return self.log
+
+
+def step_bench(**settings: object) -> Bench:
+    """A bench whose times count steps: a prefill step takes 10 s, whatever is in it, and a decode step 1 s.
+
+    No overlap scheduling and no prefix cache, unless asked for.
+    """
+    defaults: dict[str, object] = {"steps": flat_steps(1.0, 10.0), "overlap": False, "radix_cache": False}
+    return Bench(**{**defaults, **settings})  # type: ignore[arg-type]

@@ -136,3 +136,14 @@ def test_runs_that_do_not_belong_together_are_a_defect() -> None:
         compare([*runs, measured(noisy_result(policy="random", seed=1))])
     with pytest.raises(ValueError, match="one scenario"):
         compare([*runs, measured(noisy_result(policy="x", scenario="other"))])
+
+
+def test_intervals_stay_within_what_can_be() -> None:
+    """A share is at most 1, and nothing measured is negative."""
+    result = noisy_result(requests=40)
+    result.requests.loc[0, "first_token_at"] = result.requests.loc[0, "arrived_at"] + 1.0
+    estimates = compare([measured(result, {"ttft_s": 0.5})]).best.estimates
+
+    assert 0.95 < estimates["slo_attainment"].value < 1
+    assert estimates["slo_attainment"].high == 1
+    assert all(estimate.low >= 0 for estimate in estimates.values())

@@ -63,6 +63,11 @@ def test_a_run_without_finished_requests_or_samples_can_be_drawn() -> None:
     assert set(comparison_plots(compare([measured(result)]))) == {"ranking", "cdf-ttft", "cdf-tpot", "cdf-e2e"}
 
 
+def test_a_limit_without_samples_can_be_drawn() -> None:
+    assert "<svg" in latency_cdf("ttft_s", {"a": np.array([])}, None)
+    assert "<svg" in latency_cdf("ttft_s", {"a": np.array([]), "b": np.array([np.nan])}, None)
+
+
 def test_names_with_dollars_and_brackets_are_names() -> None:
     svg = latency_cdf("ttft_s", {"a$b$<c>": np.array([0.1, 0.2]), "other": np.array([0.3])}, None)
 

@@ -50,6 +50,7 @@ def test_no_number_is_cut(width: int) -> None:
     assert "…" not in text
     assert "least_outstanding_tokens" in text
     assert all(len(line.rstrip()) <= width for line in text.splitlines())
+    assert "lost" in text, "the last column"
     assert ("hits" in text) == (width == 140), "what is not essential is left out where it does not fit"
 
 

@@ -4,7 +4,7 @@ import pytest
 from support.results import measured, noisy_result
 
 from simcore.report import compare
-from simcore.report.wording import latency_unit, number, percent, verdict
+from simcore.report.wording import latency_unit, number, percent, verdict, warnings
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,9 @@ def test_number(value: float, text: str) -> None:
     ("share", "text"),
     [
         (0.0, "0%"),
+        (0.0004, "0.04%"),
+        (-0.0004, "-0.04%"),
+        (-1e-9, "0.00%"),
         (0.031, "3.1%"),
         (-0.072, "-7.2%"),
         (0.31, "31%"),
@@ -81,3 +84,23 @@ def test_verdict_of_one_policy_claims_no_victory() -> None:
     (line,) = verdict(compare([measured(noisy_result())]))
 
     assert line.startswith("random: mean E2E ")
+
+
+def test_warnings_that_differ_in_percentages_only_are_said_once() -> None:
+    said = {
+        ("a", 0): ["p was extrapolated in 2.5% of steps, at most by 10%", "3 were left out"],
+        ("a", 1): ["p was extrapolated in 10.0% of steps, at most by 10%"],
+        ("b", 0): ["q was extrapolated in 1% of steps"],
+        ("b", 1): ["p was extrapolated in 3.5% of steps, at most by 10%", "4 were left out"],
+    }
+    runs = [
+        measured(noisy_result(policy=policy, seed=seed, requests=50, warnings=list(texts)))
+        for (policy, seed), texts in said.items()
+    ]
+
+    assert sorted(warnings(compare(runs))) == [
+        ("3 of 4 runs", "p was extrapolated in 2.5% to 10.0% of steps, at most by 10%"),
+        ("a, seed 0", "3 were left out"),
+        ("b, seed 0", "q was extrapolated in 1% of steps"),
+        ("b, seed 1", "4 were left out"),
+    ]

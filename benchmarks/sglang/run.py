@@ -1,0 +1,153 @@
+"""Real SGLang servers on the CPU: six policies under simroute live, SGLang's own benchmark, and the faults.
+
+usage: run.py --python PYTHON --model FOLDER --out FOLDER
+
+PYTHON has sglang 0.5.23 for the CPU, FOLDER a small model with its tokenizer; weights are made up.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+FORWARD_SLEEP_S = 0.04
+FLAGS = [
+    "--load-format",
+    "dummy",
+    "--device",
+    "cpu",
+    "--host",
+    "127.0.0.1",
+    "--attention-backend",
+    "torch_native",
+    "--sampling-backend",
+    "pytorch",
+    "--dtype",
+    "float32",
+    "--max-total-tokens",
+    "65536",
+    "--max-running-requests",
+    "16",
+    "--disable-overlap-schedule",
+    "--sleep-on-idle",
+    "--enable-metrics",
+    "--load-snapshot-publish-interval",
+    "1",
+    "--decode-log-interval",
+    "1",
+    "--incremental-streaming-output",
+]
+
+
+def start(python: str, model: str, port: int, log: Path) -> subprocess.Popen[bytes]:
+    """One server in a process group of its own."""
+    environment = {**os.environ, "SGLANG_USE_CPU_ENGINE": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [python, "-m", "sglang.launch_server", "--model-path", model, "--served-model-name", "tiny"]
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [*command, "--port", str(port), *FLAGS],
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def wait(url: str, within_s: float) -> None:
+    """Until a server is ready."""
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            urllib.request.urlopen(f"{url}/ready", timeout=2).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+
+
+def slow_down(url: str) -> None:
+    """Let each forward pass take its time."""
+    body = json.dumps({"forward_sleep_time": FORWARD_SLEEP_S}).encode()
+    request = urllib.request.Request(f"{url}/slow_down", body, {"Content-Type": "application/json"})
+    urllib.request.urlopen(request, timeout=10).close()
+
+
+def simroute(*words: str) -> list[str]:
+    return [sys.executable, "-m", "simroute", *words]
+
+
+def sglang_benchmark(python: str, model: str, urls: list[str], out: Path, environment: dict[str, str]) -> None:
+    """``python -m sglang.benchmark.serving`` against ``simroute serve``."""
+    config = out / "servers.yaml"
+    config.write_text("port: 31990\nservers:\n" + "".join(f"  - url: {url}\n" for url in urls))
+    serve = subprocess.Popen(simroute("serve", "--config", str(config)), cwd=ROOT, env=environment)
+    try:
+        wait("http://127.0.0.1:31990", 30)
+        command = [python, "-m", "sglang.benchmark.serving", "--backend", "sglang"]
+        command += ["--base-url", "http://127.0.0.1:31990", "--dataset-name", "random-ids", "--tokenizer", model]
+        command += ["--num-prompts", "60", "--request-rate", "8", "--random-input-len", "128"]
+        command += ["--random-output-len", "24", "--random-range-ratio", "0.5"]
+        done = subprocess.run(
+            command, cwd=out, env={**environment, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=True
+        )
+        (out / "sglang-benchmark.txt").write_text(done.stdout)
+        body = json.dumps({"text": "hello", "sampling_params": {"max_new_tokens": 5}, "stream": True})
+        url, kind = "http://127.0.0.1:31990/generate", "Content-Type: application/json"
+        curl = ["curl", "-sN", url, "-H", kind, "-d", body]
+        done = subprocess.run(curl, capture_output=True, text=True, check=True)
+        (out / "curl.txt").write_text(done.stdout)
+    finally:
+        serve.send_signal(signal.SIGTERM)
+        serve.wait(30)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--python", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ports = [31981, 31982, 31983, 31984]
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    with ExitStack() as stack:
+        servers = []
+        for port in ports:
+            server = start(given.python, given.model, port, given.out / f"server-{port}.log")
+            stack.callback(stop, server)
+            servers.append(server)
+        for url in urls:
+            wait(url, 300)
+            slow_down(url)
+        print("the servers are ready", file=sys.stderr, flush=True)
+        command = simroute("live", "--scenario", str(HERE / "cpu.yaml"), "--servers", ",".join(urls))
+        with (given.out / "live.txt").open("w") as output:
+            command += ["--out", str(given.out)]
+            live = subprocess.run(command, cwd=ROOT, env=environment, stdout=output, check=False)
+        print("simroute live ended with", live.returncode, file=sys.stderr, flush=True)
+        sglang_benchmark(given.python, given.model, urls, given.out, environment)
+        print("SGLang's benchmark is done", file=sys.stderr, flush=True)
+        pairs = [word for url, server in zip(urls[:2], servers[:2], strict=True) for word in (url, str(server.pid))]
+        with (given.out / "faults.json").open("w") as output:
+            faults = [sys.executable, str(HERE / "faults.py"), *pairs]
+            subprocess.run(faults, env=environment, stdout=output, check=False)
+
+
+def stop(server: subprocess.Popen[bytes]) -> None:
+    """End a server's whole group."""
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+main()

@@ -1,0 +1,273 @@
+"""One policy over one workload, in real time, and the result that it leaves."""
+
+import asyncio
+import json
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+
+from live.backends import Backend, BackendError, Facts
+from live.clock import WallClock
+from live.routing.air import Air, Timeouts
+from live.routing.driver import Driver
+from live.routing.event_log import EventLog, Replay, RouterSetup, replay
+from live.routing.fleet import Fleet, FleetSettings, Member
+from policies.ledger import ServerConfig, ServerReport
+from simcore.control import PolicyTurn, check_turns, control_actions, policy_turns
+from simcore.engine import RequestFaces
+from simcore.errors import UserError
+from simcore.records import RunResult
+from simcore.scenario import ControlAction, PolicySpec, Scenario
+from simcore.workload import build_workload
+
+from .books import Books
+from .connecting import connected, not_reported, server_note
+from .generator import Generator
+from .prompts import PromptTokens
+from .tables import Counters, read_counters, server_frame
+
+__all__ = ["LiveOptions", "LiveRun", "Progress", "run_live"]
+
+LATE_S = 0.010
+"""A run is invalid when the 99th percentile of the generator's lateness is more."""
+
+EMULATOR_LATE_S = 0.050
+"""... or when an emulated server ever fell behind its pace by more."""
+
+Progress = Callable[[Generator], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """How a run is carried out. ``speed`` is the emulators' own; real servers have 1."""
+
+    backend: str = "sglang"
+    api_key: str | None = None
+    speed: float = 1.0
+    max_attempts: int = 3
+    flush: bool = True
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """What a run leaves: the result, and files to lie beside it. ``invalid`` says why it proves nothing, if it does."""
+
+    result: RunResult
+    files: tuple[Path, ...]
+    invalid: str | None
+
+
+async def run_live(
+    scenario: Scenario,
+    spec: PolicySpec,
+    seed: int,
+    urls: Sequence[str],
+    options: LiveOptions,
+    folder: Path,
+    on_progress: Progress,
+) -> LiveRun:
+    """Run one policy; files are written into ``folder``. Raises UserError and PolicyError before a request is sent.
+
+    On Ctrl-C the result so far comes back, marked ``interrupted``.
+    """
+    started = time.perf_counter()
+    async with connected(urls, options.backend, options.api_key, options.speed) as (backends, facts):
+        with ExitStack() as stack:
+            run = _Run(scenario, spec, seed, options, backends, facts, folder, stack)
+            interrupted = await run.go(on_progress)
+        return run.outcome(time.perf_counter() - started, interrupted=interrupted)
+
+
+class _Run:
+    """The parts of one run, put together."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        spec: PolicySpec,
+        seed: int,
+        options: LiveOptions,
+        backends: list[Backend],
+        facts: list[Facts],
+        folder: Path,
+        stack: ExitStack,
+    ) -> None:
+        self._scenario, self._spec, self._seed, self._options = scenario, spec, seed, options
+        workload_seed, policy_seed, _ = np.random.SeedSequence(seed).spawn(3)
+        workload = build_workload(scenario.workload, workload_seed, base_dir=scenario.base_dir)
+        if len(workload) == 0:
+            raise UserError(f"scenario {scenario.name}: the workload has no requests")
+        model, cap = facts[0].model, scenario.router.max_running_requests
+        names = ("events.jsonl", "loads.jsonl", "decisions.jsonl", "meta_info.jsonl")
+        self._paths = {name: folder / name for name in names}
+        self._notes = folder / "live.json"
+        files = [stack.enter_context(path.open("w", encoding="utf-8")) for path in self._paths.values()]
+        self._books = Books(*files[1:])
+        self._clock = WallClock(options.speed)
+        self._turns = policy_turns(scenario, spec, policy_seed)
+        setup = RouterSetup(
+            servers=tuple(ServerConfig(f"s{index}", fact.model, cap) for index, fact in enumerate(facts)),
+            policy=spec.name,
+            params=spec.params,
+            seed=self._turns[0].seed,
+            order=scenario.router.queue_order,
+            queue_limit=scenario.router.queue_limit,
+            max_attempts=options.max_attempts,
+        )
+        self._driver = Driver(
+            setup, lambda: self._clock.now, log=EventLog(files[0], setup), on_decided=self._books.decided
+        )
+        settings = FleetSettings(report_interval_s=scenario.router.report_interval_s / options.speed)
+        self._fleet = Fleet(self._driver, settings, on_report=self._on_report, speed=options.speed)
+        for index, (backend, fact) in enumerate(zip(backends, facts, strict=True)):
+            self._fleet.join(f"s{index}", backend, fact, cap)
+        policies = [turn.make() for turn in self._turns]
+        faces = RequestFaces(scenario, workload, model, policies)
+        check_turns(scenario, policies, faces.missing | not_reported(backends))
+        self._air = Air(self._driver, self._fleet, options.timeouts, random.Random(seed))
+        prompts = PromptTokens(workload, seed)
+        self.generator = Generator(self._air, self._clock, workload, faces, prompts, self._books, model)
+        self._counters: dict[str, Counters] = {}
+
+    async def go(self, on_progress: Progress) -> bool:
+        """The run itself; returns whether it was interrupted."""
+        members = list(self._fleet.members.values())
+        if self._options.flush:
+            await self._flush(members)
+        before = {member.server_id: await read_counters(member) for member in members}
+        self._clock.restart()
+        for action, turn in control_actions(self._scenario, self._turns):
+            self._clock.at(action.at_s, self._on_control, (action, turn))
+        ticker = asyncio.get_running_loop().create_task(_tick(on_progress, self.generator))
+        with _stopping_on_interrupt(self.generator) as interrupted:
+            async with self._fleet.watching():
+                await self.generator.run()
+                await self._air.settle()
+        ticker.cancel()
+        await asyncio.gather(ticker, return_exceptions=True)
+        on_progress(self.generator)
+        for member in members:
+            with suppress(aiohttp.ClientError, BackendError, OSError, TimeoutError):
+                now = await read_counters(member)
+                start = before[member.server_id]
+                self._counters[member.server_id] = {name: now[name] - start.get(name, 0.0) for name in now}
+        self._duration_s = self._clock.now
+        return bool(interrupted)
+
+    async def _flush(self, members: list[Member]) -> None:
+        try:
+            await asyncio.gather(*(member.backend.flush() for member in members))
+        except BackendError as error:
+            raise UserError(f"{error.args[0].strip()}; --no-flush leaves the caches as they are") from error
+
+    def outcome(self, wall_s: float, *, interrupted: bool) -> LiveRun:
+        """The result; the event log is closed by now, and is put to its proof."""
+        members = list(self._fleet.members.values())
+        requests = self.generator.recorder.frame([member.server_id for member in members])
+        proof = replay(self._paths["events.jsonl"])
+        if proof.differences:
+            raise RuntimeError("a replay of the event log decides differently: " + "; ".join(proof.differences))
+        invalid, emulated = self._write_notes(proof)
+        warnings = [f"invalid: {invalid}"] if invalid else []
+        if emulated:
+            warnings.append("the servers were emulators: their times are a profile's, not a GPU's")
+        result = RunResult(
+            scenario=self._scenario.name,
+            policy=self._spec.label,
+            seed=self._seed,
+            kind="live",
+            requests=requests,
+            servers=server_frame(members, self._counters, self._books.peaks, requests),
+            timeline=self._books.timeline_frame(),
+            itl=self._books.itl_frame(),
+            duration_s=self._duration_s,
+            wall_s=wall_s,
+            interrupted=interrupted,
+            warnings=warnings,
+        )
+        return LiveRun(result, (*self._paths.values(), self._notes), invalid)
+
+    def _write_notes(self, proof: Replay) -> tuple[str | None, bool]:
+        """Write ``live.json``; why the run is invalid, if it is, and whether its servers were emulated."""
+        members = list(self._fleet.members.values())
+        lateness = self.generator.lateness()
+        behind_s = max((said.get("late_s", 0.0) for said in self._counters.values()), default=0.0) / self._options.speed
+        invalid = _invalid(lateness["p99_s"], behind_s)
+        emulated = any(member.facts.is_emulator for member in members)
+        document = {
+            "valid": invalid is None,
+            "invalid_because": invalid,
+            "emulated": emulated,
+            "generator_lateness": lateness,
+            "emulators_behind_s": behind_s if emulated else None,
+            "speed": self._options.speed,
+            "event_log": {"events": proof.events, "decisions": proof.decisions, "replay_identical": True},
+            "servers": [server_note(member) for member in members],
+        }
+        self._notes.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        return invalid, emulated
+
+    def _on_report(self, member: Member, report: ServerReport) -> None:
+        self._books.report(member, report, self._driver.servers[member.server_id].in_flight_requests)
+
+    def _on_control(self, _: float, change: tuple[ControlAction, PolicyTurn | None]) -> None:
+        action, turn = change
+        if turn is not None:
+            order = self._scenario.router.queue_order
+            self._driver.switch_policy(turn.spec.name, turn.spec.params, turn.seed, order)
+            return
+        for member in list(self._fleet.members.values()):
+            if action.server in (None, member.server_id):
+                self._change(member, action)
+
+    def _change(self, member: Member, action: ControlAction) -> None:
+        if action.draining is not None:
+            self._fleet.drain(member.server_id, draining=action.draining)
+            return
+        self._fleet.set_cap(member.server_id, action.max_running_requests)
+        limit = action.max_running_requests or member.facts.max_running_requests
+        if member.backend.pushes_caps and limit is not None:
+            self._air.push_cap(member.backend, limit)
+
+
+def _invalid(late_s: float, behind_s: float) -> str | None:
+    if late_s > LATE_S:
+        return f"the generator was late: 1% of requests by more than {late_s * 1e3:.1f} ms (bound {LATE_S * 1e3:g} ms)"
+    if behind_s > EMULATOR_LATE_S:
+        return f"an emulator fell behind its pace by {behind_s * 1e3:.0f} ms (bound {EMULATOR_LATE_S * 1e3:g} ms)"
+    return None
+
+
+async def _tick(on_progress: Progress, generator: Generator) -> None:
+    while True:
+        on_progress(generator)
+        await asyncio.sleep(0.25)
+
+
+@contextmanager
+def _stopping_on_interrupt(generator: Generator) -> Iterator[list[int]]:
+    """Within the block Ctrl-C ends the generator; the list is not empty then. Only the main thread is told of it."""
+    interrupted: list[int] = []
+
+    def stop() -> None:
+        interrupted.append(signal.SIGINT)
+        generator.stop()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, stop)
+    try:
+        yield interrupted
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)

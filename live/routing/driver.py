@@ -1,0 +1,155 @@
+"""Drives the router in the real world: tells it of events at their time, and carries its actions out.
+
+This is the only place where an action becomes a dispatch, for the router service and for the load generator alike; the
+simulator's engine is its counterpart.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from policies import Policy, RequestView, make_order, make_policy
+from policies.ledger import ServerConfig, ServerReport, ServerState
+from policies.router import Abort, Action, Dispatch, Fail, Refuse, Router
+
+from .event_log import EventLog, RouterSetup
+from .watched import OnDecided, WatchedPolicy
+
+__all__ = ["Driver", "Job"]
+
+
+class Job(Protocol):
+    """A request, told what the router has decided about it."""
+
+    def dispatch(self, server_id: str, attempt: int) -> None:
+        """Send it to the server."""
+
+    def refuse(self, reason: str) -> None:
+        """It is turned away."""
+
+    def fail(self, reason: str) -> None:
+        """It has failed and is not tried again."""
+
+    def abort(self, server_id: str) -> None:
+        """Its client is gone; the server need not go on."""
+
+
+class Driver:
+    """One router with its jobs. ``now`` gives the time; ``log`` gets every event, where there is one."""
+
+    def __init__(
+        self,
+        setup: RouterSetup,
+        now: Callable[[], float],
+        *,
+        log: EventLog | None = None,
+        on_decided: OnDecided | None = None,
+    ) -> None:
+        self.now = now
+        self._log = log
+        self._on_decided = on_decided
+        self.policy = self._watched(setup.make_policy())
+        self._router: Router = setup.router(self.policy)
+        self._jobs: dict[int, Job] = {}
+
+    @property
+    def servers(self) -> dict[str, ServerState]:
+        """The router's books."""
+        return self._router.servers
+
+    @property
+    def queued_requests(self) -> int:
+        """Requests that wait at the router."""
+        return self._router.queued_requests
+
+    @property
+    def requests(self) -> int:
+        """Requests that have not come to their end."""
+        return len(self._jobs)
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def arrive(self, view: RequestView, job: Job) -> None:
+        """A request reached the router."""
+        now = self.now()
+        self._jobs[view.request_id] = job
+        self._act("arrival", now, (view,), self._router.on_arrival(now, view))
+
+    def first_token(self, request_id: int) -> None:
+        """A request's first token arrived."""
+        now = self.now()
+        self._router.on_first_token(now, request_id)
+        self._act("first_token", now, (request_id,), ())
+
+    def finish(self, request_id: int) -> None:
+        """A request's answer is complete."""
+        now = self.now()
+        del self._jobs[request_id]
+        self._act("finish", now, (request_id,), self._router.on_finish(now, request_id))
+
+    def failure(self, request_id: int, reason: str, *, retry: bool) -> None:
+        """A request's server failed it; ``retry``: nothing of the answer has been passed on."""
+        now = self.now()
+        actions = self._router.on_failure(now, request_id, reason, retry=retry)
+        self._act("failure", now, (request_id, reason, retry), actions)
+
+    def cancel(self, request_id: int) -> None:
+        """A request's client is gone, or does not want to wait any longer."""
+        now = self.now()
+        self._act("cancel", now, (request_id,), self._router.on_cancel(now, request_id))
+        self._jobs.pop(request_id, None)
+
+    # -- servers -------------------------------------------------------------------------------------------------
+
+    def report(self, server_id: str, report: ServerReport) -> None:
+        """A server's report arrived."""
+        now = self.now()
+        self._act("report", now, (server_id, report), self._router.on_report(now, server_id, report))
+
+    def set_cap(self, server_id: str, max_running_requests: int | None) -> None:
+        """Change a server's cap."""
+        now = self.now()
+        actions = self._router.set_cap(now, server_id, max_running_requests)
+        self._act("cap", now, (server_id, max_running_requests), actions)
+
+    def set_health(self, server_id: str, healthy: bool) -> None:
+        """A server may be dispatched to, or not."""
+        if self._router.servers[server_id].healthy != healthy:
+            now = self.now()
+            self._act("health", now, (server_id, healthy), self._router.set_health(now, server_id, healthy))
+
+    def add_server(self, config: ServerConfig) -> None:
+        """A server joins. Raises PolicyError where its id is taken."""
+        now = self.now()
+        arguments = (config.server_id, config.model, config.max_running_requests)
+        self._act("add", now, (arguments,), self._router.add_server(now, config))
+
+    def remove_server(self, server_id: str) -> None:
+        """A server leaves, on which nothing is in flight. Raises PolicyError where something is."""
+        now = self.now()
+        self._act("remove", now, (server_id,), self._router.remove_server(now, server_id))
+
+    def switch_policy(self, name: str, params: dict[str, object], seed: int, order: str | None = None) -> None:
+        """Another policy decides from now on. Raises PolicyError where it cannot be made."""
+        policy, queue_order = self._watched(make_policy(name, params, seed)), make_order(order) if order else None
+        now, self.policy = self.now(), policy
+        actions = self._router.switch_policy(now, policy, queue_order)
+        self._act("policy", now, (name, params, seed, order), actions)
+
+    # -- the router's answers ------------------------------------------------------------------------------------
+
+    def _act(self, event: str, now: float, arguments: Sequence[object], actions: Sequence[Action]) -> None:
+        if self._log is not None:
+            self._log.event(event, now, arguments, actions)
+        for action in actions:
+            match action:
+                case Dispatch(request_id, server_id, attempt):
+                    self._jobs[request_id].dispatch(server_id, attempt)
+                case Refuse(request_id, reason):
+                    self._jobs.pop(request_id).refuse(reason)
+                case Fail(request_id, reason):
+                    self._jobs.pop(request_id).fail(reason)
+                case Abort(request_id, server_id):
+                    self._jobs.pop(request_id).abort(server_id)
+
+    def _watched(self, policy: Policy) -> Policy:
+        return policy if self._on_decided is None else WatchedPolicy(policy, self._on_decided)

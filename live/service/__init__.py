@@ -1,0 +1,1 @@
+"""``simroute serve``: the router as a streaming reverse proxy."""

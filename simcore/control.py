@@ -1,0 +1,51 @@
+"""The policies of a run: the one that it begins with, and those that the scenario's ``control`` switches to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from policies import Policy, QueueOrder, make_order, make_policy
+from policies.needs import check_needs
+from policies.queue_orders import FirstComeFirstServed
+
+from .scenario import ControlAction, PolicySpec, Scenario
+
+__all__ = ["PolicyTurn", "check_turns", "control_actions", "policy_turns", "queue_order"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTurn:
+    """A policy with the seed of its random stream."""
+
+    spec: PolicySpec
+    seed: int
+
+    def make(self) -> Policy:
+        """The policy itself. Raises PolicyError."""
+        return make_policy(self.spec.name, self.spec.params, self.seed)
+
+
+def policy_turns(scenario: Scenario, first: PolicySpec, seed: np.random.SeedSequence) -> list[PolicyTurn]:
+    """``first``, and then the policies of ``control`` in the order in which they stand there."""
+    specs = [first, *(action.policy for action in scenario.control if action.policy is not None)]
+    return [PolicyTurn(spec, int(state)) for spec, state in zip(specs, seed.generate_state(len(specs)), strict=True)]
+
+
+def control_actions(scenario: Scenario, turns: Sequence[PolicyTurn]) -> list[tuple[ControlAction, PolicyTurn | None]]:
+    """Each action with the turn that it begins, where it begins one; ``turns`` as ``policy_turns`` gives them."""
+    later = iter(turns[1:])
+    return [(action, next(later) if action.policy is not None else None) for action in scenario.control]
+
+
+def queue_order(scenario: Scenario, policy: Policy) -> QueueOrder:
+    """The scenario's, or else the policy's own."""
+    if scenario.router.queue_order is not None:
+        return make_order(scenario.router.queue_order)
+    return (policy.order or FirstComeFirstServed)()
+
+
+def check_turns(scenario: Scenario, policies: Sequence[Policy], missing: set[str]) -> None:
+    """Whether a run gives each policy what it needs. Raises PolicyError."""
+    for policy in policies:
+        check_needs(policy, queue_order(scenario, policy), missing)

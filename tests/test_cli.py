@@ -1,0 +1,155 @@
+"""The commands beside ``sim``, and what all have in common."""
+
+import json
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from support.cli import invoke, tiny
+
+from policies import policy_descriptions
+from simcore.scenario import json_schema, load_scenario
+from simcore.scenario_file import bundled_scenarios
+
+COMMANDS = (
+    [],
+    ["sim"],
+    ["policies"],
+    ["scenarios"],
+    ["scenarios", "show"],
+    ["scenarios", "init"],
+    ["validate"],
+    ["schema"],
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_every_command_has_help(command: list[str], flag: str) -> None:
+    result = invoke(*command, flag)
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: {' '.join(['simroute', *command])}")
+    assert result.stderr == ""
+
+
+def test_the_help_lists_the_commands_in_the_order_of_use() -> None:
+    listed = invoke("--help").stdout.partition("Commands:")[2].split("\n")
+
+    # Indented by two: a name; by more: where a description goes on.
+    commands = [line.split()[0] for line in listed if line.startswith("  ") and not line.startswith("   ")]
+    assert commands[:3] == ["sim", "live", "calibrate"]
+    assert commands[3:] == ["policies", "scenarios", "profile", "serve", "emulate", "validate", "schema"]
+
+
+def test_version() -> None:
+    assert metadata.version("simroute") in invoke("--version").stdout
+
+
+def test_an_unknown_command() -> None:
+    result = invoke("simm")
+
+    assert result.exit_code == 2
+    assert "No such command 'simm'" in result.stderr
+
+
+def test_policies_with_their_parameters_and_sources() -> None:
+    text = invoke("policies").stdout
+
+    for policy in policy_descriptions():
+        assert f"{policy.name}\n  {policy.summary[:60]}" in text
+    assert "queue_weight=1.0 (float): " in text
+    assert "needs: expected_output_tokens" in text
+
+
+def test_policies_as_json() -> None:
+    listed = json.loads(invoke("policies", "--json").stdout)
+
+    assert [policy["name"] for policy in listed] == [policy.name for policy in policy_descriptions()]
+    assert list(listed[0]) == ["name", "summary", "source", "parameters", "needs", "order"]
+    (aware,) = (policy for policy in listed if policy["name"] == "parameter_aware")
+    assert list(aware["parameters"][0]) == ["name", "type", "default", "meaning"]
+
+
+def test_scenarios() -> None:
+    text = invoke("scenarios").stdout
+    listed = json.loads(invoke("scenarios", "--json").stdout)
+
+    assert [scenario["name"] for scenario in listed] == bundled_scenarios()
+    for scenario in listed:
+        assert f"{scenario['name']}\n  {scenario['description'][:60]}" in text
+
+
+def test_show_prints_the_file_with_its_comments() -> None:
+    text = invoke("scenarios", "show", "quickstart").stdout
+
+    assert "name: quickstart\n" in text
+    assert "\n# Start here" in text
+
+
+def test_show_of_an_unknown_scenario() -> None:
+    result = invoke("scenarios", "show", "quickstrat")
+
+    assert result.exit_code == 2
+    assert result.stderr.endswith("did you mean quickstart?\n")
+
+
+def test_init_copies_a_scenario_that_runs_and_its_schema(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    result = invoke("scenarios", "init", "quickstart", str(mine))
+
+    assert result.exit_code == 0
+    assert f"simroute sim --scenario {mine}" in result.stderr
+    assert load_scenario(str(mine)).model_dump() == load_scenario("quickstart").model_dump()
+    assert json.loads((tmp_path / "scenario.schema.json").read_text()) == json_schema()
+    assert mine.read_text().startswith("# yaml-language-server: $schema=scenario.schema.json\n")
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("there.yaml", "there.yaml: is there already"),
+        ("mine.txt", "mine.txt: a scenario's file ends in .yaml"),
+        ("none/mine.yaml", "none/mine.yaml: cannot be written: No such file or directory"),
+    ],
+)
+def test_init_overwrites_nothing(tmp_path: Path, file: str, message: str) -> None:
+    (tmp_path / "there.yaml").write_text("mine")
+    result = invoke("scenarios", "init", "quickstart", str(tmp_path / file))
+
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["there.yaml"]
+    assert (tmp_path / "there.yaml").read_text() == "mine"
+
+
+def test_validate_says_what_would_run(tmp_path: Path) -> None:
+    result = invoke("validate", tiny(tmp_path), "--set", "servers.0.count=3")
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith("tiny is valid: ")
+    assert result.stdout.endswith(" requests, 3 servers, policies random, least_request\n")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("workload.arivals=1", "unknown key; did you mean arrivals?"),
+        ("policies=[rondom]", "unknown policy 'rondom'"),
+        ("servers.0.profile=none.json", "none.json: cannot be read"),
+        ("workload.lengths.prompt.tokens=200000", "is longer than 131065"),
+        ("warmup_s=30", "nothing is left to measure"),
+    ],
+)
+def test_validate_finds_what_sim_would_refuse(tmp_path: Path, override: str, message: str) -> None:
+    result = invoke("validate", tiny(tmp_path), "--set", override)
+
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_schema_is_json() -> None:
+    schema = json.loads(invoke("schema").stdout)
+
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert set(schema["properties"]) >= {"name", "workload", "servers", "policies"}
