@@ -9,21 +9,27 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALLED := $(VENV)/.installed
 TEST_TOOLS := $(VENV)/.test-tools
 
+SGLANG_VENV := $(VENV)-sglang
+SGLANG := $(SGLANG_VENV)/.installed
+
 LOCK := $(VENV)-lock/bin
 LOCK_NOTE := \# Exact versions, written by make lock.
 NOT_LOCKED := --all --exclude pip --exclude wheel --exclude simroute
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench profiles lengths docs lock clean
+.PHONY: help demo test test-sglang lint format bench profiles lengths docs lock clean
 
 help: ## List what can be made.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(INSTALLED) ## Compare routing policies on a simulated fleet: tables here, a run folder in results/.
 	$(BIN)/simroute sim --scenario quickstart
 
 test: lint ## Lint, then run all tests.
 	$(BIN)/python -m pytest -n 2
+
+test-sglang: $(TEST_TOOLS) $(SGLANG) ## Run the tests against a real SGLang 0.5.23 on the CPU; installs it first, 3 GB.
+	SIMROUTE_SGLANG=$(CURDIR)/$(SGLANG_VENV) $(BIN)/python -m pytest -m sglang tests/sglang
 
 lint: $(TEST_TOOLS) ## Check style, types and the direction of imports.
 	$(BIN)/ruff check .
@@ -57,7 +63,7 @@ lock: ## Write the lock files anew from pyproject.toml; with Python 3.11, the ol
 	rm -rf $(VENV)-lock
 
 clean: ## Remove the environment, caches and build outputs; results/ stays.
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(SGLANG_VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Editable, so that edits take effect at once. setuptools comes from the lock as well, hence no build isolation.
@@ -72,4 +78,8 @@ $(INSTALLED): pyproject.toml requirements.lock requirements-test.lock
 
 $(TEST_TOOLS): $(INSTALLED)
 	$(PIP) install -r requirements-test.lock
+	@touch $@
+
+$(SGLANG): $(wildcard tests/sglang/*.sh tests/sglang/*.txt tests/sglang/make_model.py tests/sglang/patch_torchvision.py)
+	PYTHON=$(PYTHON) tests/sglang/install.sh $(SGLANG_VENV)
 	@touch $@

@@ -9,10 +9,12 @@ __all__ = ["main"]
 _COMMANDS = {
     "sim": "simcore.cli.sim:sim",
     "live": "live.replay.cli:live",
-    "serve": "live.service.cli:serve",
-    "emulate": "live.emulator.cli:emulate",
+    "calibrate": "calibrate.cli:calibrate",
     "policies": "simcore.cli.lists:policies",
     "scenarios": "simcore.cli.lists:scenarios",
+    "profile": "simcore.cli.profile:profile",
+    "serve": "live.service.cli:serve",
+    "emulate": "live.emulator.cli:emulate",
     "validate": "simcore.cli.check:validate",
     "schema": "simcore.cli.check:schema",
 }
@@ -23,7 +25,8 @@ main = click.version_option(package_name="simroute")(
         commands_at=_COMMANDS,
         help="""Choose how LLM requests are routed over several GPUs.
 
-        Simulates a router in front of SGLang servers, so that routing policies can be compared on the same requests.
+        Simulates a router in front of SGLang servers, so that routing policies can be compared on the same requests,
+        and puts the same router in front of real ones.
 
         \b
         Start here:

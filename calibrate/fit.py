@@ -4,6 +4,7 @@ Least squares on relative errors (a step of 5 ms matters as much as one of 500 m
 Huber weights, so that a few odd samples do not bend the rest. No randomness: equal samples give equal coefficients.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,11 +46,15 @@ class DecodeSamples:
 
 @dataclass(frozen=True, slots=True)
 class PrefillSamples:
-    """Prefill steps, one a row: new tokens in all, attended (sum over chunks of ``s * (h + s / 2)``), seconds."""
+    """Prefill steps, one a row: new tokens in all, attended (sum over chunks of ``s * (h + s / 2)``), seconds.
+
+    ``cached_tokens``: ``h`` of the step's one chunk; None: no step follows cached tokens.
+    """
 
     new_tokens: Floats
     attended: Floats
     step_s: Floats
+    cached_tokens: Floats | None = None
 
 
 def fit_decode(samples: DecodeSamples) -> DecodeSteps:
@@ -72,10 +77,10 @@ def fit_decode(samples: DecodeSamples) -> DecodeSteps:
     )
 
 
-def fit_prefill(samples: PrefillSamples) -> PrefillSteps:
-    """The knee is the one of those tried that leaves the smallest mean relative error."""
+def fit_prefill(samples: PrefillSamples, knees: Sequence[int] | None = None) -> PrefillSteps:
+    """The knee is the one of those tried that leaves the smallest mean relative error; ``knees`` are tried if given."""
     upper = min(_LARGEST_KNEE, int(samples.new_tokens.max()))
-    candidates = range(_KNEE_STEP, upper + 1, _KNEE_STEP)
+    candidates = knees or range(_KNEE_STEP, upper + 1, _KNEE_STEP)
     fits = [_fit_prefill_at(samples, knee) for knee in candidates]
     return min(fits, key=lambda fit: residual(prefill_step_s(fit, samples), samples.step_s).mape)
 
@@ -84,16 +89,19 @@ def _fit_prefill_at(samples: PrefillSamples, knee: int) -> PrefillSteps:
     """Slopes as one below the knee and a non-negative rise above it: a step never gets cheaper per token."""
     tokens = samples.new_tokens
     columns = [np.ones_like(tokens), tokens, np.maximum(tokens - knee, 0.0), samples.attended]
-    base_s, below_knee_s, rise_s, attended_s = fit_non_negative(np.column_stack(columns), samples.step_s)
-    base_s, below_knee_s, per_token_s, attended_s = _rounded(
-        np.array([base_s, below_knee_s, below_knee_s + rise_s, attended_s])
-    )
+    cached = samples.cached_tokens
+    if cached is not None:
+        columns += [cached, cached**2 / 2]
+    found = fit_non_negative(np.column_stack(columns), samples.step_s)
+    found[2] += found[1]
+    base_s, below_knee_s, per_token_s, attended_s, *cached_s = _rounded(found)
     return PrefillSteps(
         base_s=base_s,
         below_knee_s=below_knee_s,
         per_token_s=per_token_s,
         knee_tokens=knee,
         per_attended_s=attended_s,
+        **dict(zip(("per_cached_s", "per_cached_pair_s"), cached_s, strict=False)),
     )
 
 
@@ -125,11 +133,13 @@ def decode_step_s(fit: DecodeSteps, samples: DecodeSamples) -> Floats:
 def prefill_step_s(fit: PrefillSteps, samples: PrefillSamples) -> Floats:
     """The model at the samples, seconds."""
     below = np.minimum(samples.new_tokens, fit.knee_tokens)
+    cached = np.zeros_like(below) if samples.cached_tokens is None else samples.cached_tokens
     return (
         fit.base_s
         + fit.below_knee_s * below
         + fit.per_token_s * (samples.new_tokens - below)
         + fit.per_attended_s * samples.attended
+        + cached * (fit.per_cached_s + fit.per_cached_pair_s * cached / 2)
     )
 
 

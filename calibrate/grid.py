@@ -39,11 +39,21 @@ from .fit import DecodeSamples, PrefillSamples, decode_step_s, fit_decode, fit_p
 from .mixed import MIXED_FILES, MixedFit, fit_mixed
 from .tables import read_table, sha256
 
-__all__ = ["GRIDS", "build_profile", "main"]
+__all__ = [
+    "GRIDS",
+    "REQUESTS",
+    "SYSTEMS",
+    "build_profile",
+    "fit_table",
+    "import_grid",
+    "launch_defaults",
+    "main",
+    "range_of_table",
+]
 
 _RUNTIME_MIB = 1024
 _OVERHEAD_S = 0.0007
-_REQUESTS = RequestOverheads(ingress_s=0.005, ingress_per_prompt_token_s=2e-6, egress_s=0.001)
+REQUESTS = RequestOverheads(ingress_s=0.005, ingress_per_prompt_token_s=2e-6, egress_s=0.001)
 _MIXED_FOLDER = "rtx4090-llama31-8b"
 
 
@@ -56,45 +66,59 @@ class Grid:
     gpu: str
     file: str
     system: str
+    backend: str = "sglang"
 
 
 def _grids(model: str, file: str, systems: dict[str, str]) -> list[Grid]:
     return [Grid(f"{model}-{system.removesuffix('_sxm')}", model, gpu, file, system) for system, gpu in systems.items()]
 
 
-_SYSTEMS = {"a100_sxm": "a100-80gb-sxm", "h100_sxm": "h100-80gb-sxm", "h200_sxm": "h200-141gb-sxm", "l40s": "l40s-48gb"}
+SYSTEMS = {"a100_sxm": "a100-80gb-sxm", "h100_sxm": "h100-80gb-sxm", "h200_sxm": "h200-141gb-sxm", "l40s": "l40s-48gb"}
 GRIDS: Final = [
-    *_grids("llama-2-7b", "aic_grid_llama2_7b_fp16.csv", {name: _SYSTEMS[name] for name in ("a100_sxm", "h100_sxm")}),
-    *_grids("llama-3.1-8b", "aic_grid_llama31_8b_bf16.csv", _SYSTEMS),
+    *_grids("llama-2-7b", "aic_grid_llama2_7b_fp16.csv", {name: SYSTEMS[name] for name in ("a100_sxm", "h100_sxm")}),
+    *_grids("llama-3.1-8b", "aic_grid_llama31_8b_bf16.csv", SYSTEMS),
 ]
 
 
 def build_profile(grid: Grid, folder: Path, mixed: MixedFit) -> ServiceProfile:
     """Fit the grid's rows in ``folder``; settings and KV pool are SGLang's defaults. Raises UserError."""
     table = read_table(folder / grid.file, ["system", "backend", "version", "phase"], ["batch", "isl", "ms"])
-    table = table[(table["system"] == grid.system) & (table["backend"] == "sglang")]
+    table = table[(table["system"] == grid.system) & (table["backend"] == grid.backend)]
     if not {"decode", "prefill"} <= set(table["phase"]):
-        raise UserError(f"{folder / grid.file}: no decode and prefill rows of sglang on {grid.system}")
-    decode, prefill = _decode_samples(table), _prefill_samples(table)
+        raise UserError(f"{folder / grid.file}: no decode and prefill rows of {grid.backend} on {grid.system}")
     gpu, model = GPUS[grid.gpu], MODELS[grid.model]
-    steps, residuals = _fit(decode, prefill, mixed, model.weight_bytes / gpu.bandwidth_bytes_per_s)
-    memory, settings = _launch_defaults(gpu, model)
+    steps, residuals = fit_table(table, mixed, model.weight_bytes / gpu.bandwidth_bytes_per_s)
+    memory, settings = launch_defaults(gpu, model)
     return ServiceProfile(
         schema_version=SCHEMA_VERSION,
         name=grid.name,
         provenance=_provenance(grid, folder, " ".join(sorted(set(table["version"]))), mixed),
         steps=steps,
-        requests=_REQUESTS,
+        requests=REQUESTS,
         memory=memory,
         kv_tokens_capacity=memory_kv_tokens(memory, settings),
         context_length=model.context_length,
         settings=settings,
-        valid_range=ValidRange(
-            max_batch=int(decode.batch.max()),
-            max_context_tokens=int(decode.context_tokens.max()),
-            max_prefill_tokens=int(prefill.new_tokens.max()),
-        ),
+        valid_range=range_of_table(table),
         residuals=residuals,
+    )
+
+
+def import_grid(file: Path, model: str, system: str, backend: str, name: str | None) -> ServiceProfile:
+    """A profile from one system's rows of a grid (columns system, backend, version, phase, batch, isl, ms).
+
+    The cost of mixed steps, which no grid has, comes from the layer tables in ``rtx4090-llama31-8b`` beside the file.
+    Raises UserError.
+    """
+    for what, value, known in (("model", model, MODELS), ("system", system, SYSTEMS)):
+        if value not in known:
+            raise UserError(f"--{what} {value}: not one of {', '.join(known)}")
+    layers = file.parent / _MIXED_FOLDER
+    if not layers.is_dir():
+        raise UserError(f"{layers}: no such folder; layer times of mixed batches are needed beside the grid")
+    wanted = name or f"{model}-{system.removesuffix('_sxm')}{'' if backend == 'sglang' else f'-{backend}'}"
+    return build_profile(
+        Grid(wanted, model, SYSTEMS[system], file.name, system, backend), file.parent, fit_mixed(layers)
     )
 
 
@@ -116,9 +140,19 @@ def _seconds(rows: pd.DataFrame) -> np.ndarray[tuple[int], np.dtype[np.float64]]
     return rows["ms"].to_numpy(dtype=np.float64) / 1000.0
 
 
-def _fit(
-    decode: DecodeSamples, prefill: PrefillSamples, mixed: MixedFit, floor_s: float
-) -> tuple[StepCoefficients, Residuals]:
+def range_of_table(table: pd.DataFrame) -> ValidRange:
+    """What the rows of one system cover."""
+    decode, prefill = _decode_samples(table), _prefill_samples(table)
+    return ValidRange(
+        max_batch=int(decode.batch.max()),
+        max_context_tokens=int(decode.context_tokens.max()),
+        max_prefill_tokens=int(prefill.new_tokens.max()),
+    )
+
+
+def fit_table(table: pd.DataFrame, mixed: MixedFit, floor_s: float) -> tuple[StepCoefficients, Residuals]:
+    """Fit one system's rows (columns phase, batch, isl, ms)."""
+    decode, prefill = _decode_samples(table), _prefill_samples(table)
     decode_fit, prefill_fit = fit_decode(decode), fit_prefill(prefill)
     steps = StepCoefficients(
         decode=decode_fit,
@@ -136,7 +170,7 @@ def _fit(
     return steps, residuals
 
 
-def _launch_defaults(gpu: Gpu, model: ModelShape) -> tuple[GpuMemory, SchedulerSettings]:
+def launch_defaults(gpu: Gpu, model: ModelShape) -> tuple[GpuMemory, SchedulerSettings]:
     """What SGLang resolves to on this GPU when the user sets nothing."""
     memory = GpuMemory(
         gpu_memory_mib=gpu.memory_mib,
@@ -159,7 +193,7 @@ def _provenance(grid: Grid, folder: Path, version: str, mixed: MixedFit) -> Prov
     return Provenance(
         model=MODELS[grid.model].name,
         gpu=GPUS[grid.gpu].name,
-        engine="sglang",
+        engine=grid.backend,
         engine_version=version,
         measured_by="aiconfigurator's kernel tables (ai-dynamo), composed into steps; nothing measured end to end",
         source="https://github.com/ai-dynamo/aiconfigurator; mixed steps: https://github.com/casys-kaist/LLMServingSim",

@@ -20,7 +20,7 @@ from simcore.profile_parts import Residual
 from .fit import PrefillSamples, fit_non_negative, fit_prefill, prefill_step_s, residual
 from .tables import read_table
 
-__all__ = ["MIXED_FILES", "MixedFit", "fit_mixed"]
+__all__ = ["MIXED_FILES", "MixedFit", "fit_mixed", "read_steps"]
 
 MIXED_FILES: Final = ("attention.csv", "dense.csv", "per_sequence.csv")
 
@@ -47,7 +47,7 @@ class MixedFit:
 
 def fit_mixed(folder: Path) -> MixedFit:
     """Read the tables of layer times in ``folder`` and fit. Raises UserError where one is missing or malformed."""
-    steps = _read_steps(folder)
+    steps = read_steps(folder)
     decode = steps[steps["prefill_chunk"] == 0]
     prefill = steps[steps["n_decode"] == 0]
     mixed = steps[(steps["prefill_chunk"] > 0) & (steps["n_decode"] > 0)].merge(
@@ -78,7 +78,7 @@ def _prefill_samples(steps: pd.DataFrame) -> PrefillSamples:
     return PrefillSamples(chunk + _column(steps, "n_decode"), attended, _column(steps, "step_s"))
 
 
-def _read_steps(folder: Path) -> pd.DataFrame:
+def read_steps(folder: Path) -> pd.DataFrame:
     """One row a step that fits the GPU: what is in it, and the seconds of its attention, dense layers and in all."""
     attention, dense, per_sequence = (folder / name for name in MIXED_FILES)
     steps = read_table(attention, [], ["prefill_chunk", "kv_prefill", "n_decode", "kv_decode", "time_us"])

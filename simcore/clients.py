@@ -22,6 +22,7 @@ class Clients:
         self._limit = workload.max_concurrency
         self._offer = send if self._limit is None else self._send_within_limit
         self._in_flight = 0
+        self._releasing = False
         self._due: deque[int] = deque()
         self._next_turn = None if (workload.next_turn == NONE).all() else workload.next_turn.tolist()
         self._think_s = workload.think_s
@@ -33,8 +34,8 @@ class Clients:
 
     @property
     def done_sending(self) -> bool:
-        """Whether no request is due any more, unless an answer makes a next turn due."""
-        return not self._times and not self._due and not self._turns_due
+        """Whether no request is sent any more unless one that is under way ends."""
+        return not self._times and not self._turns_due
 
     def start(self) -> None:
         """Schedule the first arrival; each schedules the next."""
@@ -47,7 +48,7 @@ class Clients:
             self._turns_due += 1
             self._clock.at(now + float(self._think_s[turn]), self._on_turn_due, turn)
         if self._limit is not None:
-            self._release(now)
+            self._release(now, self._limit)
 
     def gave_up(self, request_id: int, now: float) -> list[int]:
         """A request ended without an answer: returns the turns that are never sent for that."""
@@ -55,7 +56,7 @@ class Clients:
         while self._next_turn is not None and (request_id := self._next_turn[request_id]) != NONE:
             unsent.append(request_id)
         if self._limit is not None:
-            self._release(now)
+            self._release(now, self._limit)
         return unsent
 
     def _on_due(self, now: float, _: None) -> None:
@@ -78,8 +79,13 @@ class Clients:
             self._in_flight += 1
             self._send(request_id, now)
 
-    def _release(self, now: float) -> None:
+    def _release(self, now: float, limit: int) -> None:
         self._in_flight -= 1
-        if self._due:
+        if self._releasing:
+            # The request that the loop below just sent was rejected at once: the loop goes on with the next.
+            return
+        self._releasing = True
+        while self._due and self._in_flight < limit:
             self._in_flight += 1
             self._send(self._due.popleft(), now)
+        self._releasing = False

@@ -30,6 +30,9 @@ from .workload.columns import IntColumn
 
 __all__ = ["RequestFaces", "simulate"]
 
+_MAX_HOLDING_REPORTS = 1_000
+"""After so many reports of idle servers a policy that still holds its queue will hold it for ever."""
+
 Progress = Callable[[float, int], None]
 
 
@@ -83,7 +86,10 @@ class _Simulation:
         policies = [turn.make() for turn in turns]
         self.clock = Clock()
         self.wants_first_tokens = any(type(policy).on_first_token is not Policy.on_first_token for policy in policies)
-        self.members = build_fleet(self.clock, self, profiles, server_seed, exact_steps=exact_steps)
+        self._polled = any(map(needs_reports, policies))
+        self.members = build_fleet(
+            self.clock, self, profiles, server_seed, exact_steps=exact_steps, reported=self._polled
+        )
         self.recorder = RequestRecorder(workload, profiles[0].model)
         self._by_id = {member.server.server_id: member for member in self.members}
         self._egress_s = {member.server.server_id: member.egress_s for member in self.members}
@@ -94,7 +100,6 @@ class _Simulation:
         self._total = len(workload)
         self._on_progress = on_progress
         self._progress_every = max(self._total // 200, 1)
-        self._polled = any(map(needs_reports, policies))
         check_turns(scenario, policies, self._requests.missing)
         if self._polled:
             interval_s, delay_s = scenario.router.report_interval_s, scenario.router.report_delay_s
@@ -102,6 +107,9 @@ class _Simulation:
         self.sampler = Sampler(
             self.clock, self.members, self._router.servers, _sample_interval_s(workload), self._watch
         )
+        self._held_since: float | None = None
+        self._patience_s = _MAX_HOLDING_REPORTS * scenario.router.report_interval_s if self._polled else 0.0
+        self._actions_left = len(scenario.control)
         for action, turn in control_actions(scenario, turns):
             self.clock.at(action.at_s, self._on_control, (action, turn))
 
@@ -207,6 +215,7 @@ class _Simulation:
         self._act(self._router.on_report(now, server_id, report), now)
 
     def _on_control(self, now: float, change: tuple[ControlAction, PolicyTurn | None]) -> None:
+        self._actions_left -= 1
         action, turn = change
         router = self._router
         if turn is not None:
@@ -223,7 +232,12 @@ class _Simulation:
         """A policy that holds the queue is asked again when something happens; if nothing can, the run would not
         end."""
         queued = self._router.queued_requests
-        if queued and not self._flights and self._clients.done_sending and not self._polled:
+        if not queued or self._flights or self._actions_left or not self._clients.done_sending:
+            self._held_since = None
+            return
+        if self._held_since is None:
+            self._held_since = now
+        if now - self._held_since >= self._patience_s:
             raise PolicyError(
                 f"policy {self._router.policy.name} holds {queued} requests at {now:.3f} s, and nothing is left to "
                 f"happen that would make it choose again"

@@ -76,8 +76,10 @@ def build_fleet(
     seed: np.random.SeedSequence,
     *,
     exact_steps: bool,
+    reported: bool,
 ) -> list[Member]:
-    """The servers s0, s1, ... in the scenario's order, each with a random stream of its own."""
+    """The servers s0, s1, ... in the scenario's order, each with a random stream of its own; ``reported`` says whether
+    their telemetry is read while they run."""
     members = []
     compiled: dict[int, StepTimes] = {}
     for index, (profile, stream) in enumerate(zip(profiles, seed.spawn(len(profiles)), strict=True)):
@@ -96,6 +98,7 @@ def build_fleet(
                     capacity,
                     times,
                     exact_steps=exact_steps,
+                    looks_past=not reported,
                     noise_cv=profile.steps.noise_cv,
                     valid_range=profile.valid_range,
                     rng=np.random.default_rng(stream),

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from .errors import UserError, did_you_mean
 from .launch import LaunchParameters, PositiveInt, SchedulerSettings
 from .profile_launch import Launched, explain
+from .profile_measurement import Measurement
 from .profile_parts import GpuMemory, Provenance, RequestOverheads, Residuals, StepCoefficients, ValidRange
 
 __all__ = ["SCHEMA_VERSION", "ServiceProfile", "bundled_profiles"]
@@ -36,6 +37,8 @@ class ServiceProfile(BaseModel):
     settings: SchedulerSettings
     valid_range: ValidRange
     residuals: Residuals
+    measurement: Measurement | None = None
+    """None: the step times were published, not measured by ``simroute calibrate``."""
 
     @property
     def model(self) -> str:

@@ -50,13 +50,18 @@ class DecodeSteps(_Part):
 class PrefillSteps(_Part):
     """Prefill of ``n`` new tokens: ``base_s + below_knee_s * min(n, knee_tokens) + per_token_s * max(n - knee_tokens,
     0) + per_attended_s * attended``, with ``attended`` the sum over chunks of ``s * (h + s / 2)`` for ``s`` new tokens
-    after ``h`` that are in the KV cache. Below the knee a step waits for the weights, above it for the arithmetic."""
+    after ``h`` that are in the KV cache. Below the knee a step waits for the weights, above it for the arithmetic.
+
+    A chunk after ``h`` cached tokens adds ``per_cached_s * h``, for reading them, and ``per_cached_pair_s * h * h /
+    2``, for what an attention kernel without cached prefixes computes anew (PyTorch's on a CPU; 0 on GPUs)."""
 
     base_s: Seconds
     below_knee_s: Seconds
     per_token_s: Seconds
     knee_tokens: NonNegative
     per_attended_s: Seconds
+    per_cached_s: Seconds = 0.0
+    per_cached_pair_s: Seconds = 0.0
 
 
 class MixedSteps(_Part):

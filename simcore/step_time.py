@@ -1,6 +1,7 @@
 """Step times compiled for speed: a lookup by batch size for decode, a few multiplications for prefill."""
 
 import bisect
+from collections.abc import Iterable
 
 from .kv_capacity import decode_graph_buckets
 from .launch import SchedulerSettings
@@ -21,6 +22,8 @@ class StepTimes:
         "_attended_s",
         "_base_s",
         "_below_knee_s",
+        "_cached_pair_s",
+        "_cached_s",
         "_floor_s",
         "_knee",
         "_knee_base_s",
@@ -29,10 +32,12 @@ class StepTimes:
         "_per_token_s",
         "decode_base_s",
         "decode_context_s",
+        "has_cached_terms",
     )
 
     decode_base_s: list[float]
     decode_context_s: list[float]
+    has_cached_terms: bool
 
     def __init__(self, steps: StepCoefficients, settings: SchedulerSettings) -> None:
         prefill = steps.prefill
@@ -42,6 +47,9 @@ class StepTimes:
         self._knee = prefill.knee_tokens
         self._knee_base_s = prefill.base_s + (prefill.below_knee_s - prefill.per_token_s) * prefill.knee_tokens
         self._attended_s = prefill.per_attended_s
+        self._cached_s = prefill.per_cached_s
+        self._cached_pair_s = prefill.per_cached_pair_s
+        self.has_cached_terms = prefill.per_cached_s > 0 or prefill.per_cached_pair_s > 0
         self._floor_s = steps.floor_s
         self._overhead_s = steps.overhead_s
         self._compile_decode(steps, settings)
@@ -72,6 +80,10 @@ class StepTimes:
         """Seconds of a prefill step as above that carries ``decode_batch`` rows of ``decode_context`` tokens in all."""
         rows_s = self.prefill_s(new_tokens + decode_batch, attended)
         return rows_s + self._mixed_context_s[decode_batch] * decode_context
+
+    def cached_s(self, starts: Iterable[int]) -> float:
+        """Seconds that the prefill chunks of a step add for what is in the KV cache before each, in tokens."""
+        return sum(start * (self._cached_s + self._cached_pair_s * start / 2) for start in starts)
 
 
 def _padded(batch: int, buckets: list[int]) -> int:

@@ -56,7 +56,7 @@ class Engine:
         self.late_s = 0.0
         self._model = Clock()
         model_seed, answer_seed = seed.spawn(2)
-        self.member: Member = build_fleet(self._model, self, [profile], model_seed, exact_steps=True)[0]
+        self.member: Member = build_fleet(self._model, self, [profile], model_seed, exact_steps=True, reported=True)[0]
         self.member.server.server_id = server_id
         self._rng = np.random.default_rng(answer_seed)
         self._store = TokenStore(_KEPT_PROMPTS * profile.kv_tokens_capacity)

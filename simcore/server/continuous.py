@@ -13,6 +13,7 @@ every step a run and an event of its own.
 
 import math
 from bisect import insort
+from collections.abc import Sequence
 from operator import attrgetter
 
 import numpy as np
@@ -34,7 +35,11 @@ _ready_at = attrgetter("ready_at")
 
 
 class ContinuousServer:
-    """SGLang's scheduler driven by step times. ``noise_cv``: coefficient of variation of the time of a run of steps."""
+    """SGLang's scheduler driven by step times. ``noise_cv``: coefficient of variation of the time of a run of steps.
+
+    ``looks_past``: take a prefill's result in as it begins, with the event that does so saved. Not for a server whose
+    telemetry is read while it runs: it would tell of what has not happened yet.
+    """
 
     def __init__(
         self,
@@ -46,6 +51,7 @@ class ContinuousServer:
         times: StepTimes,
         *,
         exact_steps: bool = False,
+        looks_past: bool = True,
         noise_cv: float = 0.0,
         valid_range: ValidRange | None = None,
         rng: np.random.Generator | None = None,
@@ -71,11 +77,13 @@ class ContinuousServer:
         # A queue limit refuses requests at the very boundary at which they come, so none may be passed over.
         self._queue_is_limited = settings.max_queued_requests is not None
         self._lets_in_late = settings.overlap and not self._queue_is_limited
-        self._looks_ahead = self._lets_in_late and not exact_steps
+        self._looks_past = looks_past and self._lets_in_late and not exact_steps
+        self._before_prefill = (0, 0, 0, 0)
         self._looked_ahead = False
         self._ahead: Step | None = None
         self._decoded_at = 0.0
-        self._fresh = 0
+        # When requests got their first tokens since the last decode step, and how many.
+        self._fresh: list[tuple[float, int]] = []
 
     # -- from the engine -----------------------------------------------------------------------------------------
 
@@ -108,6 +116,9 @@ class ContinuousServer:
     def load(self, now: float) -> Load:
         """See ``Server``."""
         scheduler, run = self.scheduler, self._run
+        if run is not None and (now < run.started_at or self._looked_ahead):
+            running, waiting, used, generated = self._before_prefill
+            return Load(running, waiting + len(self._inbox), used, generated)
         queued = len(scheduler.waiting) + len(self._inbox)
         used, generated = scheduler.pool.used, self.telemetry.generated_tokens
         if run is not None and run.steps > 1:
@@ -135,7 +146,9 @@ class ContinuousServer:
                 scheduler.advance(run.steps - 1)
             if self._overlap and not self._looked_ahead:
                 if self._inbox:
-                    self._ingest(run.last_start)
+                    # What arrives as a prefill begins comes after it was formed, by one event or the other.
+                    begun = run.last_start
+                    self._ingest(math.nextafter(begun, -math.inf) if run.prefills else begun)
                 ahead = scheduler.form(run)
             self._looked_ahead = False
             self._finish(run, now)
@@ -195,7 +208,7 @@ class ContinuousServer:
             self._noise = self._draw_noise()
         if step.prefills:
             step.first_s = self._prefill_s(step) * self._noise
-            if self._looks_ahead:
+            if self._looks_past:
                 self._look_past(step, now + step.first_s)
             else:
                 self._wake_at(now + step.first_s)
@@ -224,8 +237,15 @@ class ContinuousServer:
 
         Whatever is told of it is told for the time ``end``; nothing that arrives in between changes either step.
         """
-        ahead = self.scheduler.form(prefill)
-        if self.scheduler.retracted:
+        scheduler = self.scheduler
+        self._before_prefill = (
+            scheduler.running_requests,
+            len(scheduler.waiting),
+            scheduler.pool.used,
+            self.telemetry.generated_tokens,
+        )
+        ahead = scheduler.form(prefill)
+        if scheduler.retracted:
             self._count_retractions(end)
         if ahead is not None and not ahead.prefills:
             self._finish(prefill, end)
@@ -235,9 +255,11 @@ class ContinuousServer:
         self._wake_at(end)
 
     def _prefill_s(self, step: Step) -> float:
+        times = self._times
+        cached_s = times.cached_s(prefill.start for prefill in step.prefills) if times.has_cached_terms else 0.0
         if step.decode_batch:
-            return self._times.mixed_s(step.new_tokens, step.attended, step.decode_batch, step.context_tokens)
-        return self._times.prefill_s(step.new_tokens, step.attended)
+            return cached_s + times.mixed_s(step.new_tokens, step.attended, step.decode_batch, step.context_tokens)
+        return cached_s + times.prefill_s(step.new_tokens, step.attended)
 
     def _finish(self, run: Step, now: float) -> None:
         """Take the results of a run in and tell of them."""
@@ -247,20 +269,29 @@ class ContinuousServer:
         telemetry.steps.add(run, now, used, self._decoded_at, self._fresh)
         if batch:
             telemetry.generated_tokens += run.steps * batch
-            self._decoded_at, self._fresh = now, 0
+            self._decoded_at = now
+            if self._fresh:
+                self._fresh = []
         if run.prefills and scheduler.running_requests > telemetry.peak_running:
             telemetry.peak_running = scheduler.running_requests
         first, ended = scheduler.process(run)
+        if run.prefills:
+            self._count_prefill(first, now)
         for request in first:
             request.first_token_at = now
             telemetry.count_first_token(request, now)
             if self._tells_first_tokens:
                 self._listener.first_token(self, request, now)
-            if not request.done:
-                self._fresh += 1
         for request in ended:
             telemetry.count_end(request, now)
             self._listener.ended(self, request, now)
+
+    def _count_prefill(self, first: Sequence[ServerRequest], now: float) -> None:
+        going_on = sum(not request.done for request in first)
+        if going_on:
+            self._fresh.append((now, going_on))
+        self.telemetry.generated_tokens += self.scheduler.regained
+        self.scheduler.regained = 0
 
     # -- runs ----------------------------------------------------------------------------------------------------
 

@@ -48,6 +48,8 @@ class Scheduler:
         """Requests that did not fit even alone; the caller takes them away."""
         self.retracted = 0
         """Retractions since the caller last set it to 0; a request that did not fit alone counts."""
+        self.regained = 0
+        """Tokens that prefills of retracted requests gave, no first ones, since the caller last set it to 0."""
         self._ratio = NewTokenRatio(settings.schedule_conservativeness)
         self._order = WaitingOrder(settings.schedule_policy, self.pool)
         self._prefilled: list[ServerRequest] = []
@@ -279,6 +281,8 @@ class Scheduler:
                 continue
             if request.generated == 0:
                 first.append(request)
+            else:
+                self.regained += 1
             if request.generated + 1 >= request.output_tokens:
                 ended.append(request)
                 self._end(request)

@@ -114,7 +114,7 @@ class StaticServer:
         step.attended = sum(request.prompt_tokens**2 / 2 for request in self._batch)
         prefill_s = self._times.prefill_s(step.new_tokens, step.attended)
         step.started_at, step.first_s = now, prefill_s
-        self.telemetry.steps.add(step, now + prefill_s, step.new_tokens, now, 0)
+        self.telemetry.steps.add(step, now + prefill_s, step.new_tokens, now)
         self.telemetry.peak_running = max(self.telemetry.peak_running, len(self._batch))
         self._clock.at(now + prefill_s, self._on_prefilled)
 
@@ -145,7 +145,7 @@ class StaticServer:
         used = run.context_tokens + (run.steps - 1) * run.decode_batch
         telemetry = self.telemetry
         telemetry.generated_tokens += run.steps * run.decode_batch
-        telemetry.steps.add(run, now, used, math.nan, 0)
+        telemetry.steps.add(run, now, used, math.nan)
         telemetry.steps.add_gaps((now - run.started_at) / run.steps, sum(r.output_tokens - 1 for r in self._batch))
         self._end(now)
 

@@ -1,6 +1,7 @@
 """Every step of a server: what it cost, and the gaps between tokens that it made."""
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ _Floats = npt.NDArray[np.float64]
 _Counts = npt.NDArray[np.int64]
 
 _COLUMNS = 10
+_PACK_GAP = struct.Struct("2d").pack
 _PACK = struct.Struct(f"{_COLUMNS}d").pack
 _PENDING_BYTES = 4_000 * _COLUMNS * 8
 
@@ -47,16 +49,25 @@ class StepLog:
     def __init__(self, valid_range: ValidRange | None) -> None:
         self._valid_range = valid_range
         self._rows = bytearray()
+        self._gap_rows = bytearray()
         self._totals = StepTotals()
         self._gaps: _Floats = np.empty(0)
         self._counts: _Counts = np.empty(0, dtype=np.int64)
 
-    def add(self, run: Step, now: float, kv_tokens_used: int, decoded_at: float, fresh: int) -> None:
+    def add(
+        self, run: Step, now: float, kv_tokens_used: int, decoded_at: float, fresh: Sequence[tuple[float, int]] = ()
+    ) -> None:
         """A run ended now, with so many KV tokens in use.
 
-        Of its decode batch, ``fresh`` requests joined since the decode step that ended at ``decoded_at``: they waited
-        for this run's first step only, the others since then. NaN: its gaps come by ``add_gaps``.
+        Its decode batch has waited since the decode step that ended at ``decoded_at``, except for the ``fresh``: since
+        when, and how many that got their first token then. NaN: its gaps come by ``add_gaps``.
         """
+        joined = 0
+        if fresh and run.decode_batch:
+            first_end = run.started_at + run.first_s
+            for token_at, count in fresh:
+                joined += count
+                self.add_gaps(first_end - token_at, count)
         # Packed as bytes a row costs half as much as a tuple that numpy takes apart later.
         self._rows += _PACK(
             run.started_at,
@@ -68,14 +79,14 @@ class StepLog:
             run.context_tokens,
             run.new_tokens,
             kv_tokens_used,
-            fresh,
+            joined,
         )
         if len(self._rows) >= _PENDING_BYTES:
             self._sum_up()
 
     def add_gaps(self, gap_s: float, count: int) -> None:
         """``count`` gaps of the same length."""
-        self._merge(np.array([gap_s]), np.array([count], dtype=np.int64))
+        self._gap_rows += _PACK_GAP(gap_s, count)
 
     @property
     def totals(self) -> StepTotals:
@@ -93,12 +104,12 @@ class StepLog:
         if not self._rows:
             return
         rows, self._rows = np.frombuffer(self._rows).reshape(-1, _COLUMNS), bytearray()
-        started_at, first_s, now, decoded_at, steps, batch, context, new_tokens, used, fresh = rows.T
-        first_end, fresh = started_at + first_s, np.minimum(fresh, batch)
-        # Of those that were there before, of the fresh ones, and of all in the steps after the first.
-        gaps = np.concatenate([first_end - decoded_at, first_s, (now - first_end) / np.maximum(steps - 1, 1)])
-        counts = np.concatenate([batch - fresh, fresh, (steps - 1) * batch])
-        counts[np.tile(np.isnan(decoded_at), 3)] = 0
+        started_at, first_s, now, decoded_at, steps, batch, context, new_tokens, used, joined = rows.T
+        others, self._gap_rows = np.frombuffer(self._gap_rows).reshape(-1, 2).T, bytearray()
+        first_end, told = started_at + first_s, ~np.isnan(decoded_at)
+        # Of those that decoded before, and of all in the steps after the first.
+        gaps = np.concatenate([first_end - decoded_at, (now - first_end) / np.maximum(steps - 1, 1), others[0]])
+        counts = np.concatenate([(batch - joined) * told, (steps - 1) * batch * told, others[1]])
         self._merge(gaps[counts > 0], counts[counts > 0].astype(np.int64))
 
         totals, seconds = self._totals, now - started_at

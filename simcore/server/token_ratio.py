@@ -22,6 +22,9 @@ class NewTokenRatio:
     def current(self) -> float:
         """The ratio now."""
         ratio = self._start - self._decay * self.decode_steps
+        if self.decode_steps == 0:
+            # What a retraction set may be less than the least, until the next decode step.
+            return ratio
         return max(self._min, ratio)
 
     def reset(self) -> None:

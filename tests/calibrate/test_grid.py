@@ -127,6 +127,7 @@ def test_the_bundled_profiles_are_what_the_published_grids_give(tmp_path: Path) 
     result = CliRunner().invoke(main, ["--data", os.environ["SIMROUTE_DATA"], "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     written = sorted(file.stem for file in tmp_path.iterdir())
-    assert written == bundled_profiles()
+    assert set(written) <= set(bundled_profiles())
+    assert len(written) == len(GRIDS)
     for name in written:
         assert ServiceProfile.load(f"{name}.json", tmp_path) == ServiceProfile.load(name, tmp_path)

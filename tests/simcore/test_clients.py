@@ -78,9 +78,6 @@ def test_a_rejected_request_frees_the_clients_place(tmp_path: Path) -> None:
     assert column(result, "arrived_at") == [at for at, _, _ in rows]
 
 
-@pytest.mark.xfail(
-    raises=RecursionError, reason="Clients._release sends the next request from within the last one's end"
-)
 def test_any_number_of_requests_may_be_rejected_one_after_another(tmp_path: Path) -> None:
     """What waited outside while the first request ran is turned away all at once when it ends."""
 

@@ -32,7 +32,6 @@ def seconds(limit_s: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.xfail(reason="_watch takes clients that wait for an answer for something that is left to happen")
 def test_holding_for_ever_is_an_error_where_clients_wait_for_it(tmp_path: Path) -> None:
     """The held request's end would send the next one, and does not come."""
     scene = scenario(fleet(tmp_path), replay(tmp_path, [(0, 9, 1), (0, 9, 1)], max_concurrency=1))
@@ -40,7 +39,6 @@ def test_holding_for_ever_is_an_error_where_clients_wait_for_it(tmp_path: Path) 
         run(scene, answering(Hold()))
 
 
-@pytest.mark.xfail(reason="_watch leaves alone policies that get reports, which come for ever")
 def test_holding_for_ever_is_an_error_where_reports_come(tmp_path: Path) -> None:
     """Servers that do nothing report the same again and again."""
     polled = type("Polled", (answering(Hold()),), {"needs": frozenset({"running_requests"})})
@@ -48,7 +46,6 @@ def test_holding_for_ever_is_an_error_where_reports_come(tmp_path: Path) -> None
         run(busy(tmp_path), polled)
 
 
-@pytest.mark.xfail(raises=PolicyError, reason="_watch does not know of control actions to come")
 def test_holding_until_a_cap_is_raised_is_fine(tmp_path: Path) -> None:
     class Waiting(First):
         name = "waiting"

@@ -138,11 +138,6 @@ def check_exact(scene: Scenario, policy: str) -> None:
     np.testing.assert_allclose(macro.servers["busy_s"], exact.servers["busy_s"], rtol=1e-9)
 
 
-reads_the_future = pytest.mark.xfail(
-    reason="ContinuousServer.load tells of a prefill's results while it runs, where it has looked past it"
-)
-
-
 @pytest.mark.parametrize("policy", [name for name in POLICIES if name != "parameter_aware"])
 @pytest.mark.parametrize("name", ["quickstart", "shared-prefix", "overload"])
 def test_exact_steps_change_nothing(name: str, policy: str) -> None:
@@ -155,12 +150,10 @@ def test_exact_steps_change_nothing_on_one_server(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["quickstart", "mixed-gpus", "routing-poisson"])
-@reads_the_future
 def test_exact_steps_change_nothing_for_a_policy_that_decides_on_reports(name: str) -> None:
     check_exact(shortened(name), "parameter_aware")
 
 
-@reads_the_future
 def test_exact_steps_report_the_same() -> None:
     """What a server says of itself at a time does not depend on how its steps are simulated."""
     reports: list[list[tuple[float | None, ...]]] = []
@@ -184,9 +177,6 @@ def test_exact_steps_report_the_same() -> None:
     np.testing.assert_allclose(macro, exact, rtol=1e-9)
 
 
-@pytest.mark.xfail(
-    reason="what arrives at the very start of a prefill is in time for the step after in exact steps only"
-)
 def test_exact_steps_change_nothing_where_a_request_arrives_as_a_prefill_starts(tmp_path: Path) -> None:
     """The third is sent when the second's answer is back, the fourth when the first's is: at once, as nothing takes
     time on the way. The third's prefill starts at the end of the step that makes the first's last token."""

@@ -51,8 +51,10 @@ def test_macro_steps_equal_exact_steps() -> None:
     def check(case: Case) -> None:
         macro, exact = play(case), play(case, exact_steps=True)
         assert_equal(macro, exact)
-        if not case.settings["overlap"]:
-            assert macro.loads == exact.loads
+        for got, wanted in zip(macro.loads, exact.loads, strict=True):
+            # The KV of a step that is formed ahead may be allocated as early as that.
+            assert got._replace(kv_tokens_used=0) == wanted._replace(kv_tokens_used=0)
+            assert got.kv_tokens_used == wanted.kv_tokens_used or case.settings["overlap"]
         seen.update(macro.seen)
 
     check()

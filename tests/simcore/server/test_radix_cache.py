@@ -140,8 +140,9 @@ def test_what_nobody_runs_on_makes_room() -> None:
     assert cached(bench, old, [(1, 0, 350)], old, output=20) == [0, 0, 0]
 
 
-def test_decoding_evicts_rather_than_retracts() -> None:
-    bench = step_bench(radix_cache=True, kv_tokens=200)
+@pytest.mark.parametrize("exact_steps", [False, True])
+def test_decoding_evicts_rather_than_retracts(exact_steps: bool) -> None:
+    bench = step_bench(radix_cache=True, kv_tokens=200, exact_steps=exact_steps)
     bench.send(request(0, 100, 20), request(1, 20, 50, at=50.0), request(2, 20, 50, at=50.0))
     log = bench.run()
     # 119 tokens stay cached, and 81 are free for two times 20 + 49.

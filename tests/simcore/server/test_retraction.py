@@ -114,7 +114,6 @@ def test_the_ratio_after_a_retraction_by_the_numbers() -> None:
     assert ratio.current == 1.0
 
 
-@pytest.mark.xfail(strict=True, reason="the ratio is held at its least at once, not from the next decode step on")
 def test_the_ratio_after_a_retraction_may_be_below_its_least() -> None:
     ratio = NewTokenRatio(1.0)
     ratio.set_after_retraction(outputs_and_room=76, limits=4000)
@@ -142,7 +141,6 @@ def test_a_first_token_is_told_of_once(overlap: bool) -> None:
     assert bench.server.telemetry.retractions > 0
 
 
-@pytest.mark.xfail(strict=True, reason="the token that the prefill after a retraction gives is not counted")
 def test_generated_tokens_count_the_one_of_the_prefill_after_a_retraction() -> None:
     bench = overcommitted(200)
     bench.send(request(0, 50, 80), request(1, 40, 80, at=5.0))

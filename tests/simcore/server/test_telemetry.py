@@ -56,7 +56,6 @@ def test_a_stall_of_two_prefills_is_one_gap(exact_steps: bool) -> None:
     assert gaps(bench) == {1.0: 1, 21.0: 1}
 
 
-@pytest.mark.xfail(strict=True, reason="a gap after a first token is taken to begin where its step begins")
 def test_a_prefill_right_after_its_own_is_in_a_requests_first_gap(exact_steps: bool) -> None:
     bench = step_bench(exact_steps=exact_steps)
     bench.send(request(0, 50, 3), request(1, 70, 2, at=5.0))
@@ -122,7 +121,6 @@ def test_load_follows_a_run_of_steps(exact_steps: bool) -> None:
     ]
 
 
-@pytest.mark.xfail(strict=True, reason="a prefill's result is taken in when it begins, and load() tells of it already")
 def test_load_during_a_prefill_is_that_of_now() -> None:
     bench = step_bench(overlap=True)
     loads = bench.watch(5.0)

@@ -1,0 +1,274 @@
+"""The measurements: what is sent for each point of the plan, and what the answers say of a step's time."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .client import Answer, SglangClient
+from .errors import ForeignTrafficError, ServerMisbehavedError
+from .neighbours import Neighbours
+from .plan import DECODE_TOKENS, DecodePoint, Point, PrefillPoint, ReportPoint, RidePoint
+from .samples import DecodeSample, PrefillSample, ReportSample, RideSample, Sample
+
+__all__ = ["Prober"]
+
+Floats = npt.NDArray[np.float64]
+
+_TOKEN_IDS = (10, 30_000)  # of nearly every vocabulary, without its special tokens
+_SETTLE_S = 0.02
+_DISTURBED = 1.25  # a step so far above the median is not the server's own doing
+_FEWEST_STEPS = 16
+_RIDE_WINDOW = 3
+_RIDE_AFTER = 8  # tokens of each decoding request, when the prompt is sent
+_PREFILL_SHOTS = 5  # at most, for one sample: their median
+_PREFILL_SHOTS_S = 0.5
+_REPORTS = 50  # readings kept of one visit
+
+
+class Prober:
+    """Takes the samples of one point at a time. ``allow_busy``: other requests on the server are tolerated."""
+
+    def __init__(
+        self,
+        client: SglangClient,
+        rng: random.Random,
+        *,
+        radix_cache: bool,
+        neighbours: Neighbours,
+        allow_busy: bool = False,
+    ) -> None:
+        self._client = client
+        self._rng = rng
+        self._radix_cache = radix_cache
+        self._neighbours = neighbours
+        self._allow_busy = allow_busy
+
+    async def take(self, point: Point) -> list[Sample]:
+        """Measure ``point`` once. Raises UserError where the server fails or is not ours alone."""
+        await self._neighbours.calm()
+        self._neighbours.start()
+        match point:
+            case PrefillPoint():
+                return [await self._prefill(point)]
+            case DecodePoint():
+                return [await self._decode(point)]
+            case RidePoint():
+                return [await self._ride(point)]
+            case ReportPoint():
+                return list(await self._report(point))
+
+    async def warm_up(self) -> None:
+        """First requests are slow: allocators and caches. Theirs is not measured."""
+        for tokens in (16, 256):
+            await asyncio.gather(*(self._client.generate(self._prompt(tokens), 8) for _ in range(2)))
+
+    async def idle_load(self) -> dict[str, Any]:
+        """The load report of the server without our requests. Raises ForeignTrafficError if others' are there."""
+        for attempt in range(25):
+            load = await self._client.load()
+            running, waiting = int(load["num_running_reqs"]), int(load["num_waiting_reqs"])
+            if self._allow_busy or running + waiting == 0:
+                return load
+            # Ours of a moment ago may not have left the report yet.
+            await asyncio.sleep(_SETTLE_S * (1 + attempt / 2))
+        raise ForeignTrafficError(
+            f"{self._client.url}: {running} requests run and {waiting} wait that are not ours, so step times would be "
+            "wrong; take the traffic off, or use --allow-busy to measure all the same"
+        )
+
+    def _prompt(self, tokens: int) -> list[int]:
+        """Fresh random tokens: nothing of it is in any cache."""
+        return [self._rng.randrange(*_TOKEN_IDS) for _ in range(tokens)]
+
+    async def _empty_cache(self) -> None:
+        # A server with others' requests refuses: say that they are the reason.
+        await self.idle_load()
+        if self._radix_cache and not self._allow_busy:
+            await self._client.flush_cache()
+
+    async def _prefill(self, point: PrefillPoint) -> PrefillSample:
+        """The median of a few: one step is short, and whatever else the machine does hits it whole or not at all."""
+        prefix = self._prompt(point.cached_tokens)
+        if prefix:
+            await self._empty_cache()
+            await self._client.generate([*prefix, *self._prompt(1)], 1)
+        shots: list[PrefillSample] = []
+        while len(shots) < _PREFILL_SHOTS and sum(shot.ttft_s for shot in shots) < _PREFILL_SHOTS_S:
+            shots.append(await self._shot(point, prefix))
+        middle = sorted(shots, key=lambda shot: shot.step_s)[(len(shots) - 1) // 2]
+        return replace(middle, others_cores=self._neighbours.others_cores())
+
+    async def _shot(self, point: PrefillPoint, prefix: list[int]) -> PrefillSample:
+        await asyncio.sleep(_SETTLE_S)
+        before = await self.idle_load()
+        answer = await self._client.generate([*prefix, *self._prompt(point.new_tokens)], 1)
+        await asyncio.sleep(_SETTLE_S)
+        after = await self.idle_load()
+        cached = int(answer.meta.get("cached_tokens", 0))
+        if abs(cached - point.cached_tokens) > max(32, point.cached_tokens // 10):
+            raise ServerMisbehavedError(
+                f"{self._client.url}: a prompt with {point.cached_tokens} cached tokens had {cached}: something else "
+                "uses the prefix cache, or prompts repeat"
+            )
+        return _prefill_sample(point, answer, cached, _busy_s(before, after, point.new_tokens))
+
+    async def _decode(self, point: DecodePoint) -> DecodeSample:
+        await self._empty_cache()
+        before = await self.idle_load()
+        answers = await self._together(point.batch, point.prompt_tokens)
+        await asyncio.sleep(_SETTLE_S)
+        after = await self.idle_load()
+        arrivals = _full_batch_arrivals(answers)
+        gaps = np.diff(arrivals)
+        if len(gaps) < _FEWEST_STEPS:
+            raise ServerMisbehavedError(
+                f"{self._client.url}: {point.batch} requests of {point.prompt_tokens} tokens did not run together, "
+                f"though its limits allow it ({len(gaps)} steps with all of them)"
+            )
+        outliers = gaps > _DISTURBED * np.median(gaps)
+        # What was seen of outliers is taken off the server's mean too: both clocks count the same steps.
+        calm = float(gaps[~outliers].mean() / gaps.mean())
+        client_s = float(gaps.mean())
+        server_s = _moments(before, after, point.batch)
+        return DecodeSample(
+            batch=point.batch,
+            context_tokens=point.prompt_tokens + DECODE_TOKENS / 2 + 1,
+            steps=len(gaps),
+            step_s=calm * (client_s if server_s is None else server_s),
+            client_step_s=calm * client_s,
+            others_cores=self._neighbours.others_cores(),
+            point=point.name,
+        )
+
+    async def _together(
+        self, batch: int, prompt_tokens: int, on_tokens: Callable[[int], None] | None = None
+    ) -> list[Answer]:
+        prompts = [self._prompt(prompt_tokens) for _ in range(batch)]
+        return await _all(self._client.generate(prompt, DECODE_TOKENS, on_tokens) for prompt in prompts)
+
+    async def _ride(self, point: RidePoint) -> RideSample:
+        await self._empty_cache()
+        await self.idle_load()
+        all_decode = asyncio.Event()
+        waited_for = point.batch
+
+        def heard(tokens: int) -> None:
+            nonlocal waited_for
+            waited_for -= tokens == _RIDE_AFTER
+            if waited_for == 0:
+                all_decode.set()
+
+        decoding = asyncio.ensure_future(self._together(point.batch, point.prompt_tokens, heard))
+        prompt = self._prompt(point.new_tokens)
+        try:
+            await asyncio.wait(
+                [decoding, begun := asyncio.ensure_future(all_decode.wait())], return_when="FIRST_COMPLETED"
+            )
+            begun.cancel()
+            rider = await self._client.generate(prompt, 1)
+            answers = await decoding
+        finally:
+            decoding.cancel()
+        arrivals = _full_batch_arrivals(answers)
+        gaps = np.diff(arrivals)
+        hit = int(np.searchsorted(arrivals, rider.token_at[0])) - 1
+        window = slice(max(hit - _RIDE_WINDOW, 0), hit + _RIDE_WINDOW)
+        if len(gaps) < _FEWEST_STEPS or len(gaps[window]) < 2 * _RIDE_WINDOW:
+            raise ServerMisbehavedError(
+                f"{self._client.url}: a prompt did not come while {point.batch} requests decoded"
+            )
+        step_s = float(np.median(gaps))
+        return RideSample(
+            batch=point.batch,
+            context_tokens=point.prompt_tokens + DECODE_TOKENS / 2 + 1,
+            new_tokens=point.new_tokens,
+            extra_s=float(gaps[window].sum() - len(gaps[window]) * step_s),
+            decode_step_s=step_s,
+            others_cores=self._neighbours.others_cores(),
+            point=point.name,
+        )
+
+    async def _report(self, point: ReportPoint) -> list[ReportSample]:
+        decoding = asyncio.ensure_future(self._client.generate(self._prompt(point.work_tokens), point.steps))
+        await asyncio.sleep(_SETTLE_S)
+        samples: list[ReportSample] = []
+        changed_at, stamp = 0.0, None
+        while not decoding.done():
+            began = time.perf_counter()
+            load = await self._client.load()
+            now = time.perf_counter()
+            refresh_s = None
+            if load["timestamp"] != stamp:
+                refresh_s = float(load["timestamp"]) - changed_at if stamp is not None else None
+                stamp, changed_at = load["timestamp"], float(load["timestamp"])
+            if len(samples) < _REPORTS:
+                samples.append(ReportSample(now - began, refresh_s, point.name))
+        await decoding
+        return samples
+
+
+async def _all(requests: Any) -> list[Answer]:
+    """All answers; the first failure ends the others."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(request) for request in requests]
+    return [task.result() for task in tasks]
+
+
+def _full_batch_arrivals(answers: list[Answer]) -> Floats:
+    """When the tokens came of the request that began last, while all were running."""
+    last = max(answers, key=lambda answer: answer.token_at[0])
+    end = min(answer.token_at[-1] for answer in answers)
+    arrivals = np.array(last.token_at)
+    # Parts that hold two tokens would look like one long step.
+    single = np.diff(np.array(last.tokens), prepend=0) == 1
+    if not single[1:].all():
+        return np.empty(0)
+    return arrivals[arrivals <= end + 1e-4]
+
+
+def _moments(before: dict[str, Any], after: dict[str, Any], batch: int) -> float | None:
+    """The server's own mean decode step, seconds, if it counted ``batch`` in all of them."""
+    new, old = after.get("decode_moments"), before.get("decode_moments") or [0.0] * 6
+    if new is None:
+        return None
+    steps, rows, micros = (new[index] - old[index] for index in range(3))
+    if steps < _FEWEST_STEPS or abs(rows / steps - batch) > 0.02 * batch:
+        return None
+    return float(micros / steps * 1e-6)
+
+
+def _busy_s(before: dict[str, Any], after: dict[str, Any], new_tokens: int) -> float | None:
+    """The server's own time of the prefill, seconds, if it computed these tokens alone."""
+    tokens = after.get("total_prefill_uncached_tokens", 0) - before.get("total_prefill_uncached_tokens", 0)
+    micros = after.get("total_prefill_busy_us", 0) - before.get("total_prefill_busy_us", 0)
+    return micros * 1e-6 if tokens == new_tokens and micros > 0 else None
+
+
+def _prefill_sample(point: PrefillPoint, answer: Answer, cached: int, busy_s: float | None) -> PrefillSample:
+    """Ingress and egress by the server's timestamps where it gives them (``--enable-metrics``) and its clock is ours;
+    else all that is not the step counts as ingress."""
+    meta = answer.meta
+    entry, finished = meta.get("forward_entry_time"), meta.get("prefill_finished_time")
+    step_s = busy_s
+    if step_s is None:
+        step_s = finished - entry if entry and finished else answer.ttft_s
+    rest_s = max(answer.ttft_s - step_s, 0.0)
+    egress_s = 0.0
+    if entry and finished and answer.sent_wall < entry < finished < answer.first_wall:
+        egress_s = min(answer.first_wall - finished, rest_s)
+    return PrefillSample(
+        new_tokens=point.new_tokens + point.cached_tokens - cached,
+        cached_tokens=cached,
+        step_s=step_s,
+        ttft_s=answer.ttft_s,
+        ingress_s=rest_s - egress_s,
+        egress_s=egress_s,
+        others_cores=0.0,
+        point=point.name,
+    )

@@ -1,0 +1,124 @@
+"""``simroute profile show|check|diff``: reading service profiles."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from simcore.profile import ServiceProfile
+
+__all__ = ["print_diff", "profile"]
+
+
+@click.group(short_help="Show, check or compare service profiles.")
+def profile() -> None:
+    """Read service profiles: bundled ones by name, others by the path of their .json file.
+
+    \b
+    Examples:
+      simroute profile show llama-3.1-8b-h100
+      simroute profile check results/my-server/profile.json
+      simroute profile diff before.json after.json
+    """
+
+
+@profile.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print the profile's document.")
+def show(name: str, as_json: bool) -> None:
+    """Print where a profile comes from, what it predicts and how far it can be trusted."""
+    loaded = _load(name)
+    if as_json:
+        click.echo(loaded.to_json(), nl=False)
+        return
+    click.secho(loaded.name, bold=True)
+    for heading, value in _lines(loaded):
+        click.echo(f"  {heading:22} {value}")
+
+
+@profile.command()
+@click.argument("name")
+def check(name: str) -> None:
+    """Check that a profile can be read, and say what in it to look at twice."""
+    from simcore.profile_comparison import implausibilities
+
+    loaded = _load(name)
+    for doubt in implausibilities(loaded):
+        click.echo(f"warning: {doubt}")
+    click.echo(f"{loaded.name} is a valid profile")
+
+
+@profile.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def diff(first: str, second: str, as_json: bool) -> None:
+    """Compare two profiles: what they predict over the range valid for both, and their settings."""
+    from dataclasses import asdict
+
+    from simcore.profile_comparison import compare_profiles
+
+    left, right = _load(first), _load(second)
+    if as_json:
+        click.echo(json.dumps(asdict(compare_profiles(left, right)), indent=2))
+        return
+    print_diff(left, right)
+
+
+def print_diff(first: "ServiceProfile", second: "ServiceProfile") -> None:
+    """Both, term by term, on stdout."""
+    from simcore.profile_comparison import compare_profiles
+
+    difference = compare_profiles(first, second)
+    click.echo(f"{second.name} against {first.name}")
+    for term in difference.terms:
+        click.echo(
+            f"  {term.term:18} {term.mean:+7.1%} on average, {term.mean_abs:.1%} either way, {term.max_abs:.1%} at most"
+        )
+    for name, old, new in difference.fields:
+        click.echo(f"  {name:28} {old} -> {new}")
+
+
+def _load(name: str) -> "ServiceProfile":
+    from simcore.profile import ServiceProfile
+
+    return ServiceProfile.load(name, Path())
+
+
+def _lines(loaded: "ServiceProfile") -> list[tuple[str, str]]:
+    from simcore.step_time import StepTimes
+
+    provenance, settings, valid = loaded.provenance, loaded.settings, loaded.valid_range
+    times = StepTimes(loaded.steps, settings)
+    largest = min(valid.max_batch, settings.max_running_requests)
+    lines = [
+        ("model", provenance.model),
+        ("hardware", provenance.gpu),
+        ("engine", f"{provenance.engine} {provenance.engine_version}"),
+        ("measured by", provenance.measured_by + (f", {provenance.date}" if provenance.date else "")),
+        ("KV pool", f"{loaded.kv_tokens_capacity} tokens; context length {loaded.context_length}"),
+        ("running requests", f"at most {settings.max_running_requests}"),
+        ("decode step", f"{_ms(times.decode_base_s[1])} alone, {_ms(times.decode_base_s[largest])} at batch {largest}"),
+        ("context", f"{times.decode_context_s[largest] * 1e9:.1f} ns a token and decode step"),
+        ("prefill step", ", ".join(f"{_ms(times.prefill_s(n, n * n / 2))} for {n} tokens" for n in (128, 1024))),
+        ("ingress, egress", f"{_ms(loaded.requests.ingress_s)}, {_ms(loaded.requests.egress_s)}"),
+        ("valid up to", f"batch {valid.max_batch}, context {valid.max_context_tokens} tokens"),
+        ("", f"prefill steps of {valid.max_prefill_tokens} tokens"),
+    ]
+    for term in ("decode", "prefill", "mixed"):
+        left = getattr(loaded.residuals, term)
+        if left is not None:
+            lines.append(
+                (f"{term} residual", f"{left.mape:.1%} on average, {left.max_abs:.1%} at most, {left.samples} samples")
+            )
+    if loaded.measurement is not None:
+        measured = loaded.measurement
+        reasons = f", because {'; '.join(measured.reasons)}" if measured.reasons else ""
+        lines.append(("verdict", f"{measured.verdict}{reasons}"))
+    return [*lines, *(("note", note) for note in provenance.notes)]
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms"

@@ -1,0 +1,113 @@
+"""A calibration from beginning to end against a fake server, and what is left when it fails in the middle."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from support.fake_sglang import FakeSglang
+
+from calibrate.errors import ForeignTrafficError, RefusedError, ServerGoneError
+from calibrate.plan import make_plan
+from calibrate.samples import read_samples
+from calibrate.server_facts import ServerFacts
+from calibrate.session import Calibration, Order, calibrate_server
+from simcore.errors import UserError
+from simcore.launch import SchedulerSettings
+from simcore.profile import ServiceProfile
+
+
+def calibrate(
+    fake: FakeSglang, folder: Path, *, budget_s: float = 4.5, resume: bool = False, allow_busy: bool = False
+) -> Calibration:
+    async def run() -> Calibration:
+        async with fake.serving() as url:
+            order = Order(url, None, budget_s, folder, resume, allow_busy, "fake", None, ("simroute", "calibrate"))
+            return await calibrate_server(order, lambda *_: None, lambda _: None)
+
+    return asyncio.run(run())
+
+
+def test_it_ends_in_time_with_profile_page_and_samples(tmp_path: Path) -> None:
+    fake = FakeSglang()
+    done = calibrate(fake, tmp_path)
+    profile = ServiceProfile.load("profile.json", tmp_path)
+    assert profile == done.built.profile
+    measurement = profile.measurement
+    assert measurement is not None
+    assert measurement.duration_s < 4.5
+    assert measurement.load_report is not None
+    assert profile.valid_range.max_batch == 2
+    # What the fake counts of its prefills: 1 ms and 10 us a token.
+    assert profile.steps.prefill.per_token_s == pytest.approx(1e-5, rel=0.1)
+    assert "<svg" in (tmp_path / "report.html").read_text()
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["decode.svg", "mixed.svg", "prefill.svg"]
+    assert profile.provenance.samples_sha256.keys() == {"samples.jsonl"}
+    assert fake.aborted, "nothing of ours may be left running"
+
+
+@pytest.mark.parametrize(("fault", "error"), [("die", ServerGoneError), ("503", RefusedError)])
+def test_a_failure_keeps_the_samples_and_resume_goes_on(tmp_path: Path, fault: str, error: type[UserError]) -> None:
+    with pytest.raises(error, match=r"samples are kept in .*samples\.jsonl; go on with --resume"):
+        calibrate(FakeSglang(fault=fault, fault_at=40), tmp_path)
+    _, kept = read_samples(tmp_path / "samples.jsonl")
+    assert kept
+    calibrate(FakeSglang(), tmp_path, resume=True)
+    _, samples = read_samples(tmp_path / "samples.jsonl")
+    assert samples[: len(kept)] == kept
+    assert len(samples) > len(kept)
+
+
+def test_resume_refuses_samples_of_another_server(tmp_path: Path) -> None:
+    with pytest.raises(ServerGoneError):
+        calibrate(FakeSglang(fault="die", fault_at=40), tmp_path)
+    with pytest.raises(UserError, match="measured on another server: kv_tokens_capacity was 4096, now it is 8192"):
+        calibrate(FakeSglang(kv_tokens=8192), tmp_path, resume=True)
+
+
+def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
+    with pytest.raises(ServerGoneError):
+        calibrate(FakeSglang(fault="die", fault_at=40), tmp_path)
+    file = tmp_path / "samples.jsonl"
+    whole = file.read_text()
+    file.write_text(whole + '{"kind": "dec')
+    calibrate(FakeSglang(), tmp_path, resume=True)
+    lines = file.read_text().splitlines()
+    assert all(json.loads(line) for line in lines)
+    assert file.read_text().startswith(whole)
+
+
+def test_foreign_traffic_is_refused_unless_allowed(tmp_path: Path) -> None:
+    with pytest.raises(ForeignTrafficError, match=r"1 requests run and 0 wait that are not ours.*--allow-busy"):
+        calibrate(FakeSglang(foreign_requests=1), tmp_path)
+    done = calibrate(FakeSglang(foreign_requests=1), tmp_path, allow_busy=True)
+    assert done.built.verdict.trust != "good"
+    assert "other requests were allowed" in done.built.verdict.sentence()
+
+
+def test_repeated_prompts_in_the_cache_are_noticed(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="too few samples"):
+        calibrate(FakeSglang(cache_hits=64), tmp_path)
+
+
+def facts(**settings: object) -> ServerFacts:
+    own = {"max_running_requests": 16, "cuda_graph_max_batch": 0, "chunked_prefill_size": 2048, **settings}
+    return ServerFacts("u", "m", "0.5.23", "cpu", 65_536, 4096, 4089, SchedulerSettings.model_validate(own), True, {})
+
+
+def test_the_plan_stays_within_the_servers_limits() -> None:
+    from calibrate.plan import DECODE_TOKENS, DecodePoint, PrefillPoint, RidePoint
+
+    plan = make_plan(facts())
+    decodes = [point for point in plan.points if isinstance(point, DecodePoint)]
+    assert {point.batch for point in decodes} == {1, 2, 4, 8, 16}
+    assert all(point.batch * (point.prompt_tokens + DECODE_TOKENS) < 0.9 * 65_536 for point in decodes)
+    assert all(len({p.prompt_tokens for p in decodes if p.batch == batch}) > 1 for batch in (1, 16))
+    prefills = [point for point in plan.points if isinstance(point, PrefillPoint)]
+    assert max(point.new_tokens for point in prefills) < 2048
+    assert {point.cached_tokens > 0 for point in prefills} == {True, False}
+    assert all(point.batch < 16 for point in plan.points if isinstance(point, RidePoint))
+    without = make_plan(facts(radix_cache=False))
+    assert not [point for point in without.points if isinstance(point, PrefillPoint) and point.cached_tokens]
+    tiny = make_plan(facts(max_running_requests=1))
+    assert not [point for point in tiny.points if isinstance(point, RidePoint)]

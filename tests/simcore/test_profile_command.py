@@ -1,0 +1,73 @@
+"""``simroute profile``: what it says of good and of doubtful profiles, and of two that differ."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from simcore.profile import ServiceProfile
+from simcore.profile_comparison import compare_profiles, implausibilities
+from simcore.profile_measurement import Confidence, Measurement
+from simroute import main
+
+H100 = ServiceProfile.load("llama-3.1-8b-h100", Path())
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(main, ["profile", *arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_show_names_source_pace_and_limits() -> None:
+    shown = run("show", "llama-3.1-8b-h100")
+    assert "NVIDIA H100" in shown
+    assert f"{H100.kv_tokens_capacity} tokens" in shown
+    assert "decode residual" in shown
+    assert json.loads(run("show", "llama-3.1-8b-h100", "--json")) == json.loads(H100.to_json())
+
+
+def test_check_warns_of_what_is_extrapolated() -> None:
+    assert "warning: max_running_requests is 2048, batches were measured up to" in run("check", "llama-3.1-8b-h100")
+    done = CliRunner().invoke(main, ["profile", "check", "nothing.json"])
+    assert done.exit_code == 2
+    assert "cannot be read" in done.output
+
+
+def test_a_doubtful_calibration_is_told() -> None:
+    bad = Measurement(
+        machine="a laptop",
+        server_args={},
+        started_at="2026-01-01T00:00:00+00:00",
+        duration_s=60.0,
+        samples=100,
+        held_back=H100.residuals,
+        confidence=Confidence(decode=0.1, prefill=0.1, mixed=None),
+        server_clock_ratio=None,
+        load_report=None,
+        verdict="do not trust",
+        reasons=("it was a bad day",),
+    )
+    (doubt, *_) = implausibilities(H100.model_copy(update={"measurement": bad}))
+    assert doubt == "its calibration said: do not trust, because it was a bad day"
+
+
+def test_diff_finds_the_planted_difference(tmp_path: Path) -> None:
+    decode = H100.steps.decode
+    slower = decode.model_copy(
+        update={name: tuple(1.1 * value for value in getattr(decode, name)) for name in ("base_s", "context_s")}
+    )
+    steps = H100.steps.model_copy(update={"decode": slower, "overhead_s": 0.0})
+    first = H100.model_copy(update={"steps": H100.steps.model_copy(update={"overhead_s": 0.0})})
+    second = H100.model_copy(update={"steps": steps, "kv_tokens_capacity": 99_999})
+    difference = compare_profiles(first, second)
+    assert [term.term for term in difference.terms] == ["decode step", "prefill step", "request overhead"]
+    assert difference.terms[0].mean == pytest.approx(0.1)
+    assert difference.terms[0].max_abs == pytest.approx(0.1)
+    assert difference.terms[1].max_abs == 0.0
+    assert difference.fields == (("kv_tokens_capacity", H100.kv_tokens_capacity, 99_999),)
+    (tmp_path / "a.json").write_text(second.to_json())
+    shown = run("diff", "llama-3.1-8b-h100", str(tmp_path / "a.json"))
+    assert "prefill step" in shown
+    assert f"{H100.kv_tokens_capacity} -> 99999" in shown
