@@ -37,7 +37,7 @@ async def read_counters(member: Member) -> Counters:
 
 
 def _sglang_counters(loads: list[dict[str, Any]]) -> Counters:
-    """``decode_moments`` is [n, sum B, sum T_us, ...] over the decode steps that SGLang times, which are not all: tokens
+    """``decode_moments`` is [n, sum B, sum T_us, ...] over the decode steps that SGLang times, not all: tokens
     are counted from the requests. Servers that do not keep it have none."""
     moments = [load["decode_moments"] for load in loads if load.get("decode_moments")]
     if not moments:
