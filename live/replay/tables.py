@@ -37,7 +37,8 @@ async def read_counters(member: Member) -> Counters:
 
 
 def _sglang_counters(loads: list[dict[str, Any]]) -> Counters:
-    """``decode_moments`` is [n, sum B, sum T_us, ...]; servers that do not keep it yet have none."""
+    """``decode_moments`` is [n, sum B, sum T_us, ...] over the decode steps that SGLang times, not all: tokens
+    are counted from the requests. Servers that do not keep it have none."""
     moments = [load["decode_moments"] for load in loads if load.get("decode_moments")]
     if not moments:
         return {}
@@ -45,7 +46,6 @@ def _sglang_counters(loads: list[dict[str, Any]]) -> Counters:
     decode_s = sum(moment[2] for moment in moments) / 1e6
     return {
         "steps": sum(moment[0] for moment in moments),
-        "decode_tokens": sum(moment[1] for moment in moments),
         "decode_s": decode_s,
         "prefill_s": prefill_s,
         "busy_s": decode_s + prefill_s,

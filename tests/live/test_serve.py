@@ -21,11 +21,16 @@ from simcore.errors import UserError
 ADMIN = {"Authorization": "Bearer admin-key"}
 
 
-def run(test: Callable[[str, Service, aiohttp.ClientSession], Awaitable[None]], count: int = 2, **config: Any) -> None:
+def run(
+    test: Callable[[str, Service, aiohttp.ClientSession], Awaitable[None]],
+    count: int = 2,
+    speed: float = 10.0,
+    **config: Any,
+) -> None:
     async def main() -> None:
         async with (
             asyncio.timeout(40),
-            emulated(count) as urls,
+            emulated(count, speed=speed) as urls,
             served(urls, **config) as (url, service),
             aiohttp.ClientSession() as session,
         ):
@@ -186,18 +191,18 @@ def test_a_cap_holds_at_once_and_reaches_the_server(monkeypatch: pytest.MonkeyPa
                 return answer
 
         assert (await cap(4))["pushed"] is True
-        asked += [asyncio.create_task(ask(session, url, 30)) for _ in range(10)]
+        asked += [asyncio.create_task(ask(session, url, 200)) for _ in range(12)]
         await until(lambda: state.in_flight_requests <= 4)
         assert service.fleet.driver.queued_requests > 0
         await cap(12)
         assert 4 < state.in_flight_requests <= 12
         answers = await asyncio.gather(*asked)
         assert all(status == 200 and text.endswith("[DONE]\n\n") for status, text in answers)
-        assert service.metrics.outcomes == {"finished": 26}
+        assert service.metrics.outcomes == {"finished": 28}
         server = service.fleet.members["s0"].backend
         assert (await server.get_json("/v1/loads"))["loads"][0]["max_running_requests"] == 12
 
-    run_admin(test, monkeypatch, count=1)
+    run_admin(test, monkeypatch, count=1, speed=1.0)
 
 
 def test_servers_join_drain_and_leave_while_requests_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +226,7 @@ def test_servers_join_drain_and_leave_while_requests_run(monkeypatch: pytest.Mon
             assert list(service.fleet.members) == ["s0", "s1"]
         assert (await ask(session, url))[0] == 200
 
-    run_admin(test, monkeypatch, policy="round_robin")
+    run_admin(test, monkeypatch, policy="round_robin", speed=2.0)
 
 
 def test_the_policy_is_switched_under_load_and_the_log_proves_it(
