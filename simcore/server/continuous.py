@@ -13,7 +13,6 @@ every step a run and an event of its own.
 
 import math
 from bisect import insort
-from collections.abc import Sequence
 from operator import attrgetter
 
 import numpy as np
@@ -238,10 +237,11 @@ class ContinuousServer:
         Whatever is told of it is told for the time ``end``; nothing that arrives in between changes either step.
         """
         scheduler = self.scheduler
+        pool = scheduler.pool
         self._before_prefill = (
             scheduler.running_requests,
             len(scheduler.waiting),
-            scheduler.pool.used,
+            pool.capacity - pool.free - pool.cache.evictable_tokens,
             self.telemetry.generated_tokens,
         )
         ahead = scheduler.form(prefill)
@@ -275,23 +275,22 @@ class ContinuousServer:
         if run.prefills and scheduler.running_requests > telemetry.peak_running:
             telemetry.peak_running = scheduler.running_requests
         first, ended = scheduler.process(run)
-        if run.prefills:
-            self._count_prefill(first, now)
+        if scheduler.regained:
+            telemetry.generated_tokens += scheduler.regained
+            scheduler.regained = 0
+        going_on = 0
         for request in first:
             request.first_token_at = now
             telemetry.count_first_token(request, now)
             if self._tells_first_tokens:
                 self._listener.first_token(self, request, now)
+            if not request.done:
+                going_on += 1
+        if going_on:
+            self._fresh.append((now, going_on))
         for request in ended:
             telemetry.count_end(request, now)
             self._listener.ended(self, request, now)
-
-    def _count_prefill(self, first: Sequence[ServerRequest], now: float) -> None:
-        going_on = sum(not request.done for request in first)
-        if going_on:
-            self._fresh.append((now, going_on))
-        self.telemetry.generated_tokens += self.scheduler.regained
-        self.scheduler.regained = 0
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
