@@ -130,7 +130,9 @@ def _fit_steps(split: Split, mixed_chunk: bool) -> tuple[DecodeSteps, PrefillSte
     if mixed_chunk:
         return decode, plain, MixedSteps(decode_context_ratio=_context_ratio(split.ride, decode, plain)), 0.0
     # A prefill that comes while others decode costs them more than its step: the scheduler's work around it.
-    excess = [sample.extra_s - _alone_s(plain, sample) for sample in split.ride]
+    # Beside other work on the machine that is what the work costs, and nothing can be said: then it is left at 0.
+    calm = [sample for sample in split.ride if sample.others_cores <= TOO_MUCH_CORES]
+    excess = [sample.extra_s - _alone_s(plain, sample) for sample in calm]
     scheduling_s = max(float(f"{np.median(excess):.4g}"), 0.0) if excess else 0.0
     whole = plain.model_copy(update={"base_s": plain.base_s + scheduling_s})
     return decode, whole, MixedSteps(decode_context_ratio=1.0), scheduling_s

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from policies import Policy, PolicyError, RequestView
+from policies import Policy, PolicyError
 from policies.ledger import ServerConfig, ServerReport
 from policies.needs import needs_reports
 from policies.router import Abort, Action, Dispatch, Fail, Refuse, Router
@@ -18,17 +18,16 @@ from .control import PolicyTurn, check_turns, control_actions, policy_turns, que
 from .errors import UserError
 from .fleet import Member, build_fleet, fleet_profiles, server_frame
 from .observer import Reporter, Sampler
-from .prompts import Prompts
 from .recorder import RequestRecorder
 from .records import RunResult, Status
+from .request_faces import RequestFaces
 from .scenario import ControlAction, PolicySpec, Scenario
 from .server.interface import QUEUE_IS_FULL, Server
 from .server.request import ServerRequest
 from .server.step_log import itl_frame
-from .workload import NONE, Workload, answer_segment, build_workload
-from .workload.columns import IntColumn
+from .workload import Workload, build_workload
 
-__all__ = ["RequestFaces", "simulate"]
+__all__ = ["simulate"]
 
 _MAX_HOLDING_REPORTS = 1_000
 """After so many reports of idle servers a policy that still holds its queue will hold it for ever."""
@@ -244,60 +243,6 @@ class _Simulation:
             )
 
 
-class RequestFaces:
-    """Makes a request's two faces: what the policy may see of it, and what the server gets."""
-
-    def __init__(self, scenario: Scenario, workload: Workload, model: str, policies: Sequence[Policy]) -> None:
-        self._prompts = Prompts(workload)
-        self._model = model
-        self._slo = scenario.slo.bounds()
-        self._ignore_eos = workload.ignore_eos
-        self._shareable = workload.segments is not None
-        self._with_hashes = any("prefix_hashes" in policy.needs for policy in policies)
-        self._prompt_tokens: list[int] = workload.prompt_tokens.tolist()
-        self._output_tokens: list[int] = workload.output_tokens.tolist()
-        self._max_new_tokens: list[int] = workload.max_new_tokens.tolist()
-        self._expected: list[int | None] = _optional(workload.expected_output_tokens)
-        self._session: list[int | None] = _optional(workload.session_id)
-        self._priority: list[int] = workload.priority.tolist()
-        unexpected = (workload.expected_output_tokens == NONE).any()
-        self.missing = {"expected_output_tokens"} if unexpected else set()
-
-    def view(self, request_id: int, now: float) -> RequestView:
-        """What the policy sees."""
-        return RequestView(
-            request_id,
-            self._model,
-            self._prompt_tokens[request_id],
-            self._expected[request_id],
-            now,
-            self._prompts.prefix_hashes(request_id) if self._with_hashes else (),
-            self._session[request_id],
-            self._priority[request_id],
-            self._slo,
-        )
-
-    def at_server(self, request_id: int, member: Member, now: float) -> ServerRequest:
-        """What the server gets, its answer clipped to what the server's limit on a request leaves
-        (``scheduler.py``)."""
-        prompt, max_new_tokens = self._prompt_tokens[request_id], self._max_new_tokens[request_id]
-        output_tokens = self._output_tokens[request_id]
-        if prompt + max_new_tokens >= member.max_request_tokens:
-            max_new_tokens = max(member.max_request_tokens - prompt - 1, 1)
-            output_tokens = min(output_tokens, max_new_tokens)
-        return ServerRequest(
-            request_id,
-            self._prompts.pieces(request_id),
-            prompt,
-            output_tokens,
-            max_new_tokens,
-            answer_segment(request_id),
-            now + member.ingress_s + member.ingress_per_prompt_token_s * prompt,
-            ignore_eos=self._ignore_eos,
-            shareable=self._shareable,
-        )
-
-
 @contextmanager
 def _rare_collections() -> Iterator[None]:
     """Look for unreachable cycles less often: what is made for a request goes by its reference count."""
@@ -307,13 +252,6 @@ def _rare_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
-
-
-def _optional(column: IntColumn) -> list[int | None]:
-    values: list[int | None] = column.tolist()
-    for index in np.flatnonzero(column == NONE):
-        values[index] = None
-    return values
 
 
 def _router(scenario: Scenario, policy: Policy, members: list[Member]) -> Router:

@@ -11,9 +11,9 @@ from live.routing.air import Air
 from live.routing.flight import Flight
 from live.upstream.head import request_bytes
 from simcore.clients import Clients
-from simcore.engine import RequestFaces
 from simcore.recorder import RequestRecorder
 from simcore.records import Status
+from simcore.request_faces import RequestFaces
 from simcore.workload import Workload
 
 from .asking import Asking

@@ -22,9 +22,9 @@ from live.routing.event_log import EventLog, Replay, RouterSetup, replay
 from live.routing.fleet import Fleet, FleetSettings, Member
 from policies.ledger import ServerConfig, ServerReport
 from simcore.control import PolicyTurn, check_turns, control_actions, policy_turns
-from simcore.engine import RequestFaces
 from simcore.errors import UserError
 from simcore.records import RunResult
+from simcore.request_faces import RequestFaces
 from simcore.scenario import ControlAction, PolicySpec, Scenario
 from simcore.workload import build_workload
 

@@ -49,7 +49,7 @@ def test_it_ends_in_time_with_profile_page_and_samples(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("fault", "error"), [("die", ServerGoneError), ("503", RefusedError)])
 def test_a_failure_keeps_the_samples_and_resume_goes_on(tmp_path: Path, fault: str, error: type[UserError]) -> None:
     with pytest.raises(error, match=r"samples are kept in .*samples\.jsonl; go on with --resume"):
-        calibrate(FakeSglang(fault=fault, fault_at=40), tmp_path)
+        calibrate(FakeSglang(fault=fault, fault_at=40), tmp_path, budget_s=60)
     _, kept = read_samples(tmp_path / "samples.jsonl")
     assert kept
     calibrate(FakeSglang(), tmp_path, resume=True)
@@ -60,14 +60,14 @@ def test_a_failure_keeps_the_samples_and_resume_goes_on(tmp_path: Path, fault: s
 
 def test_resume_refuses_samples_of_another_server(tmp_path: Path) -> None:
     with pytest.raises(ServerGoneError):
-        calibrate(FakeSglang(fault="die", fault_at=40), tmp_path)
+        calibrate(FakeSglang(fault="die", fault_at=40), tmp_path, budget_s=60)
     with pytest.raises(UserError, match="measured on another server: kv_tokens_capacity was 4096, now it is 8192"):
         calibrate(FakeSglang(kv_tokens=8192), tmp_path, resume=True)
 
 
 def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
     with pytest.raises(ServerGoneError):
-        calibrate(FakeSglang(fault="die", fault_at=40), tmp_path)
+        calibrate(FakeSglang(fault="die", fault_at=40), tmp_path, budget_s=60)
     file = tmp_path / "samples.jsonl"
     whole = file.read_text()
     file.write_text(whole + '{"kind": "dec')

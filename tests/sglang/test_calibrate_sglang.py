@@ -97,7 +97,7 @@ async def _others_are_noticed(client: SglangClient, url: str) -> None:
 
     prober = Prober(client, random.Random(2), radix_cache=True, neighbours=Neighbours(url))
     async with SglangClient(url, "secret") as other:
-        traffic = asyncio.create_task(other.generate(list(range(100, 200)), 400))
+        traffic = asyncio.create_task(other.generate(list(range(100, 200)), 3000))
         await asyncio.sleep(0.3)
         with pytest.raises(ForeignTrafficError, match="--allow-busy"):
             await prober.take(DecodePoint(batch=1, prompt_tokens=64))

@@ -21,6 +21,7 @@ KV_TOKENS = {
     "llama-3.1-8b-l40s": 181_244,
     "llama-3.1-8b-rtx4090": 10_045,
 }
+CALIBRATED = "sglang-cpu-tiny"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,14 @@ def h100() -> ServiceProfile:
 
 
 def test_the_bundle_is_complete() -> None:
-    assert bundled_profiles() == sorted(KV_TOKENS)
+    assert bundled_profiles() == sorted([*KV_TOKENS, CALIBRATED])
+
+
+def test_the_calibrated_profile_says_how_far_to_trust_it() -> None:
+    profile = ServiceProfile.load(CALIBRATED, Path())
+    assert profile.measurement is not None
+    assert profile.measurement.verdict != "do not trust"
+    assert (profile.provenance.engine_version, profile.settings.max_running_requests) == ("0.5.23", 16)
 
 
 @pytest.mark.parametrize("name", sorted(KV_TOKENS))

@@ -1,0 +1,77 @@
+"""What the policy may see of a request, and what its server gets."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from policies import Policy, RequestView
+
+from .fleet import Member
+from .prompts import Prompts
+from .scenario import Scenario
+from .server.request import ServerRequest
+from .workload import NONE, Workload, answer_segment
+from .workload.columns import IntColumn
+
+__all__ = ["RequestFaces"]
+
+
+class RequestFaces:
+    """Makes a request's two faces: what the policy may see of it, and what the server gets."""
+
+    def __init__(self, scenario: Scenario, workload: Workload, model: str, policies: Sequence[Policy]) -> None:
+        self._prompts = Prompts(workload)
+        self._model = model
+        self._slo = scenario.slo.bounds()
+        self._ignore_eos = workload.ignore_eos
+        self._shareable = workload.segments is not None
+        self._with_hashes = any("prefix_hashes" in policy.needs for policy in policies)
+        self._prompt_tokens: list[int] = workload.prompt_tokens.tolist()
+        self._output_tokens: list[int] = workload.output_tokens.tolist()
+        self._max_new_tokens: list[int] = workload.max_new_tokens.tolist()
+        self._expected: list[int | None] = _optional(workload.expected_output_tokens)
+        self._session: list[int | None] = _optional(workload.session_id)
+        self._priority: list[int] = workload.priority.tolist()
+        unexpected = (workload.expected_output_tokens == NONE).any()
+        self.missing = {"expected_output_tokens"} if unexpected else set()
+
+    def view(self, request_id: int, now: float) -> RequestView:
+        """What the policy sees."""
+        return RequestView(
+            request_id,
+            self._model,
+            self._prompt_tokens[request_id],
+            self._expected[request_id],
+            now,
+            self._prompts.prefix_hashes(request_id) if self._with_hashes else (),
+            self._session[request_id],
+            self._priority[request_id],
+            self._slo,
+        )
+
+    def at_server(self, request_id: int, member: Member, now: float) -> ServerRequest:
+        """What the server gets, its answer clipped to what the server's limit on a request leaves
+        (``scheduler.py``)."""
+        prompt, max_new_tokens = self._prompt_tokens[request_id], self._max_new_tokens[request_id]
+        output_tokens = self._output_tokens[request_id]
+        if prompt + max_new_tokens >= member.max_request_tokens:
+            max_new_tokens = max(member.max_request_tokens - prompt - 1, 1)
+            output_tokens = min(output_tokens, max_new_tokens)
+        return ServerRequest(
+            request_id,
+            self._prompts.pieces(request_id),
+            prompt,
+            output_tokens,
+            max_new_tokens,
+            answer_segment(request_id),
+            now + member.ingress_s + member.ingress_per_prompt_token_s * prompt,
+            ignore_eos=self._ignore_eos,
+            shareable=self._shareable,
+        )
+
+
+def _optional(column: IntColumn) -> list[int | None]:
+    values: list[int | None] = column.tolist()
+    for index in np.flatnonzero(column == NONE):
+        values[index] = None
+    return values
