@@ -61,7 +61,7 @@ def serve(
 
 
 def _runner() -> asyncio.Runner:
-    """With uvloop where it is installed: a quarter less time for each piece of a stream."""
+    """With uvloop where it is installed."""
     try:
         import uvloop
     except ImportError:
