@@ -47,6 +47,7 @@ class SglangClient:
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._prefix = uuid4().hex
         self._sent = 0
+        self._unfinished: set[str] = set()
 
     async def __aenter__(self) -> Self:
         # No limit on connections: a batch of any size has to be in flight at once.
@@ -100,9 +101,10 @@ class SglangClient:
         raise ServerMisbehavedError(f"{self.url}/flush_cache: refused for 2 s, although nothing of ours runs")
 
     async def abort_ours(self) -> None:
-        """Abort every request that this client has sent (request ids are matched by prefix)."""
-        async with self._request("POST", "/abort_request", json={"rid": self._prefix}) as response:
-            await response.read()
+        """Abort every request of this client that has not come to its end; the server knows whole ids only."""
+        for rid in sorted(self._unfinished):
+            async with self._request("POST", "/abort_request", json={"rid": rid}) as response:
+                await response.read()
 
     async def generate(
         self, input_ids: Sequence[int], max_new_tokens: int, on_tokens: Callable[[int], None] | None = None
@@ -116,6 +118,7 @@ class SglangClient:
             "sampling_params": sampling,
             "stream": True,
         }
+        self._unfinished.add(str(body["rid"]))
         payload = json.dumps(body).encode()
         sent_at, sent_wall = time.perf_counter(), time.time()
         first_wall = sent_wall
@@ -140,6 +143,7 @@ class SglangClient:
                 last = line
                 if on_tokens is not None:
                     on_tokens(tokens[-1])
+        self._unfinished.discard(str(body["rid"]))
         meta = self._finished(last, max_new_tokens)
         return Answer(sent_at, sent_wall, first_wall, tuple(at), tuple(tokens), meta)
 
