@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +54,14 @@ class Row:
 
 
 def measure(workload: str, requests: int, servers: int, policy: str, repeats: int = 1) -> Run:
-    """The fastest of some runs: noise only ever adds time."""
+    """The fastest of some runs beside the fastest of their bare ones: noise only ever adds time."""
     command = [sys.executable, str(MEASURE), workload, str(requests), str(servers), policy]
     runs = [
         Run(**json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout))
         for _ in range(repeats)
     ]
-    return min(runs, key=lambda run: run.bare_timeouts_per_request)
+    fastest = min(runs, key=lambda run: run.seconds)
+    return replace(fastest, bare_timeouts_per_s=max(run.bare_timeouts_per_s for run in runs))
 
 
 def rows() -> Iterator[Row]:
@@ -78,7 +79,7 @@ def rows() -> Iterator[Row]:
     yield Row("ten times the requests", (few, many), f"{times:.1f} times the time", "at most 11", times <= 11)
 
     for policy in ("round_robin", "power_of_two"):
-        few, many = (measure("plain", 50_000, servers, policy, repeats=2) for servers in (10, 1_000))
+        few, many = (measure("plain", 50_000, servers, policy, repeats=3) for servers in (10, 1_000))
         times = many.bare_timeouts_per_request / few.bare_timeouts_per_request
         found = f"{times:.2f} times the time per request"
         yield Row(f"1,000 servers against 10, {policy}", (few, many), found, "at most 2", times <= 2)
