@@ -4,8 +4,8 @@ vLLM 0.19 served them on one GPU, with mixed steps of at most 2048 tokens, 41,40
 vLLM admits requests as long as there is room for their prompt; SGLang's scheduler, which is what is simulated, reserves
 room for answers too. It gets the schedule_conservativeness that SGLang's tuning guide names for servers with a queue.
 
-That value and the profile's ``overhead_s`` of 0 were chosen knowing these very requests: E2E is off by 2% to 6% over the
-values tried, and by 22% with admission as vLLM's. So agreement here is consistency, no proof; other data would be.
+That value and the profile's ``overhead_s`` of 0 were chosen knowing these very requests: E2E is off by 2% to 6% over
+the values tried, and by 22% with admission as vLLM's. So agreement here is consistency, no proof; other data would be.
 """
 
 import csv
