@@ -1,13 +1,20 @@
 """``simroute live``: the options, and what is done with them."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import click
 
 from simcore.cli.group import EXIT_GATE, EXIT_INTERRUPTED
-from simcore.cli.options import PolicyOption
+from simcore.cli.options import (
+    PolicyOption,
+    json_option,
+    no_out_option,
+    out_option,
+    overrides_option,
+    quiet_option,
+    seed_option,
+)
 
 __all__ = ["live"]
 
@@ -69,21 +76,12 @@ Examples:
 @click.option(
     "--attempts", type=click.IntRange(min=1), default=3, show_default=True, help="Most times a request is sent."
 )
-@click.option("--seed", type=click.IntRange(min=0), help="The random seed. Not given: the scenario's own.")
-@click.option(
-    "--set", "overrides", metavar="PATH=VALUE", multiple=True, help="Override a value of the scenario; repeatable."
-)
-@click.option(
-    "--out",
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("results"),
-    show_default=True,
-    help="Where the folder with the results is made.",
-)
-@click.option("--no-out", is_flag=True, help="Write no folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
-@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+@seed_option
+@overrides_option
+@out_option
+@no_out_option
+@json_option
+@quiet_option
 @click.pass_context
 def live(ctx: click.Context, /, **options: Any) -> None:
     """Run, show, and exit with what became of it."""

@@ -4,14 +4,14 @@ import json
 
 import click
 
+from .options import overrides_option
+
 __all__ = ["schema", "validate"]
 
 
 @click.command(short_help="Check a scenario without running it.")
 @click.argument("scenario")
-@click.option(
-    "--set", "overrides", metavar="PATH=VALUE", multiple=True, help="Override a value of the scenario; repeatable."
-)
+@overrides_option
 def validate(scenario: str, overrides: tuple[str, ...]) -> None:
     """Check a scenario, its profiles, policies and traces, without running it.
 

@@ -1,11 +1,37 @@
 """What options of several commands are made of: seeds, policies with parameters."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["PolicyOption", "SeedsOption"]
+__all__ = [
+    "PolicyOption",
+    "SeedsOption",
+    "json_option",
+    "no_out_option",
+    "out_option",
+    "overrides_option",
+    "quiet_option",
+    "seed_option",
+]
+
+seed_option = click.option("--seed", type=click.IntRange(min=0), help="The random seed. Not given: the scenario's own.")
+overrides_option = click.option(
+    "--set", "overrides", metavar="PATH=VALUE", multiple=True, help="Override a value of the scenario; repeatable."
+)
+out_option = click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Where the folder with the results is made.",
+)
+no_out_option = click.option("--no-out", is_flag=True, help="Write no folder.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 
 _POLICY = re.compile(r"(?P<name>(?:.*\.py:)?[^:]+)(?::(?P<parameters>.*))?")
 

@@ -1,12 +1,20 @@
 """``simroute sim``: the options, and what is done with them."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from .group import EXIT_GATE, EXIT_INTERRUPTED
-from .options import PolicyOption, SeedsOption
+from .options import (
+    PolicyOption,
+    SeedsOption,
+    json_option,
+    no_out_option,
+    out_option,
+    overrides_option,
+    quiet_option,
+    seed_option,
+)
 
 __all__ = ["sim"]
 
@@ -40,23 +48,14 @@ Examples:
     multiple=True,
     help="A policy to compare; repeatable. Not given: the scenario's own.",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="The random seed. Not given: the scenario's own.")
+@seed_option
 @click.option("--seeds", metavar="A..B|A,B,...", type=SeedsOption(), help="Several seeds, for intervals over them.")
-@click.option(
-    "--set", "overrides", metavar="PATH=VALUE", multiple=True, help="Override a value of the scenario; repeatable."
-)
-@click.option(
-    "--out",
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("results"),
-    show_default=True,
-    help="Where the folder with the results is made.",
-)
-@click.option("--no-out", is_flag=True, help="Write no folder.")
+@overrides_option
+@out_option
+@no_out_option
 @click.option("--rank-by", metavar="METRIC", help="Best first by it. Not given: goodput with an SLO, else mean E2E.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
-@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+@json_option
+@quiet_option
 @click.option("--exact-steps", is_flag=True, help="Simulate every decode step by itself: slow, for checking.")
 @click.option(
     "--fail-on",

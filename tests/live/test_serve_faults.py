@@ -185,6 +185,7 @@ def test_a_client_that_leaves_stops_its_request_at_the_server() -> None:
         async with asyncio.timeout(10):
             while await given.aborted() == 0:
                 await asyncio.sleep(0.02)
+        assert await given.aborted() == 1
 
     run(test, count=1, speed=1.0)
 

@@ -54,7 +54,8 @@ def test_a_policy_takes_over_at_its_time() -> None:
 
 
 def test_a_policy_that_takes_over_gets_its_reports() -> None:
-    requests(scenario({"at_s": 5, "policy": {"name": "parameter_aware", "params": {"queue_weight": 2.0}}}))
+    served = requests(scenario({"at_s": 5, "policy": {"name": "parameter_aware", "params": {"queue_weight": 2.0}}}))
+    assert (served["status"] == "finished").all()
 
 
 def test_what_a_later_policy_needs_is_checked_at_the_start() -> None:
