@@ -9,13 +9,14 @@ __all__ = ["main"]
 _COMMANDS = {
     "sim": "simcore.cli.sim:sim",
     "live": "live.replay.cli:live",
+    "compare": "simcore.cli.compare:compare",
     "calibrate": "calibrate.cli:calibrate",
     "policies": "simcore.cli.lists:policies",
     "scenarios": "simcore.cli.lists:scenarios",
     "profile": "simcore.cli.profile:profile",
     "serve": "live.service.cli:serve",
     "emulate": "live.emulator.cli:emulate",
-    "validate": "simcore.cli.check:validate",
+    "check": "simcore.cli.check:check",
     "schema": "simcore.cli.check:schema",
 }
 

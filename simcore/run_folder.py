@@ -28,7 +28,16 @@ from simcore.report.html import comparison_page, comparison_plots, run_page, run
 from simcore.staging import slug, staged_folder
 from simcore.summary import Summary
 
-__all__ = ["RECORDS_SCHEMA_VERSION", "ComparisonFolder", "StoredRun", "comparison_folder", "load_run", "write_run"]
+__all__ = [
+    "RECORDS_SCHEMA_VERSION",
+    "ComparisonFolder",
+    "StoredRun",
+    "comparison_folder",
+    "load_run",
+    "write_document",
+    "write_plots",
+    "write_run",
+]
 
 RECORDS_SCHEMA_VERSION: Final = 1
 """Stored in each parquet file's metadata as ``simroute.schema_version``."""
@@ -108,9 +117,9 @@ class ComparisonFolder:
         drawn = comparison_plots(comparison)
         page = comparison_page(comparison, drawn, config=config, command=shlex.join(command), links=self._links)
         _write_text(self._staging / "config.yaml", config)
-        _write_json(self._staging / "comparison.json", comparison.to_dict())
+        write_document(self._staging / "comparison.json", comparison.to_dict())
         _write_text(self._staging / "report.html", page)
-        _write_plots(self._staging / "plots", drawn)
+        write_plots(self._staging / "plots", drawn)
 
 
 @contextmanager
@@ -166,10 +175,10 @@ def _write_run_files(
     alone = compare([run])
     drawn = run_plots(result, alone)
     _write_text(folder / "config.yaml", config)
-    _write_json(folder / "manifest.json", manifest.to_dict())
-    _write_json(folder / "summary.json", run.summary.to_dict())
+    write_document(folder / "manifest.json", manifest.to_dict())
+    write_document(folder / "summary.json", run.summary.to_dict())
     _write_text(folder / "report.html", run_page(alone, drawn, config=config, command=shlex.join(manifest.command)))
-    _write_plots(folder / "plots", drawn)
+    write_plots(folder / "plots", drawn)
 
 
 def _write_table(path: Path, frame: pd.DataFrame, dtypes: Mapping[str, str]) -> None:
@@ -192,7 +201,8 @@ def _read_table(path: Path, dtypes: Mapping[str, str]) -> pd.DataFrame:
     return frame.astype(dict(dtypes))
 
 
-def _write_plots(folder: Path, drawn: Mapping[str, str]) -> None:
+def write_plots(folder: Path, drawn: Mapping[str, str]) -> None:
+    """Each plot as ``folder/NAME.svg``."""
     folder.mkdir()
     for name, svg in drawn.items():
         _write_text(folder / f"{name}.svg", svg)
@@ -202,7 +212,8 @@ def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _write_json(path: Path, data: object) -> None:
+def write_document(path: Path, data: object) -> None:
+    """As JSON, the way all of simroute's files are written."""
     _write_text(path, json.dumps(data, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 

@@ -18,7 +18,7 @@ COMMANDS = (
     ["scenarios"],
     ["scenarios", "show"],
     ["scenarios", "init"],
-    ["validate"],
+    ["check"],
     ["schema"],
 )
 
@@ -39,7 +39,7 @@ def test_the_help_lists_the_commands_in_the_order_of_use() -> None:
     # Indented by two: a name; by more: where a description goes on.
     commands = [line.split()[0] for line in listed if line.startswith("  ") and not line.startswith("   ")]
     assert commands[:3] == ["sim", "live", "calibrate"]
-    assert commands[3:] == ["policies", "scenarios", "profile", "serve", "emulate", "validate", "schema"]
+    assert commands[3:] == ["policies", "scenarios", "profile", "serve", "emulate", "check", "schema"]
 
 
 def test_version() -> None:
@@ -123,8 +123,8 @@ def test_init_overwrites_nothing(tmp_path: Path, file: str, message: str) -> Non
     assert (tmp_path / "there.yaml").read_text() == "mine"
 
 
-def test_validate_says_what_would_run(tmp_path: Path) -> None:
-    result = invoke("validate", tiny(tmp_path), "--set", "servers.0.count=3")
+def test_check_says_what_would_run(tmp_path: Path) -> None:
+    result = invoke("check", tiny(tmp_path), "--set", "servers.0.count=3")
 
     assert result.exit_code == 0
     assert result.stdout.startswith("tiny is valid: ")
@@ -141,8 +141,8 @@ def test_validate_says_what_would_run(tmp_path: Path) -> None:
         ("warmup_s=30", "nothing is left to measure"),
     ],
 )
-def test_validate_finds_what_sim_would_refuse(tmp_path: Path, override: str, message: str) -> None:
-    result = invoke("validate", tiny(tmp_path), "--set", override)
+def test_check_finds_what_sim_would_refuse(tmp_path: Path, override: str, message: str) -> None:
+    result = invoke("check", tiny(tmp_path), "--set", override)
 
     assert result.exit_code == 2
     assert message in result.stderr

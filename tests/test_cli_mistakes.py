@@ -225,14 +225,14 @@ def test_a_policys_own_exception_is_no_mistake_of_the_users(tmp_path: Path, besi
         ("", ".csv:1: the file is empty"),
     ],
 )
-@pytest.mark.parametrize("command", ["sim", "validate"])
+@pytest.mark.parametrize("command", ["sim", "check"])
 def test_a_bad_trace(tmp_path: Path, command: str, content: str | None, message: str) -> None:
     """File, line and column of what is wrong, and where a good one comes from."""
     env = with_trace(tmp_path, content)
     if command == "sim":
         told = refused(tmp_path, "--scenario", "azure-conv", env=env)
     else:
-        result = invoke("validate", "azure-conv", env=env)
+        result = invoke("check", "azure-conv", env=env)
         assert result.exit_code == 2
         told = result.stderr
 

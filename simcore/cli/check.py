@@ -1,4 +1,4 @@
-"""``simroute validate`` and ``simroute schema``: for those who write scenarios."""
+"""``simroute check`` and ``simroute schema``: for those who write scenarios."""
 
 import json
 
@@ -6,19 +6,19 @@ import click
 
 from .options import overrides_option
 
-__all__ = ["schema", "validate"]
+__all__ = ["check", "schema"]
 
 
 @click.command(short_help="Check a scenario without running it.")
 @click.argument("scenario")
 @overrides_option
-def validate(scenario: str, overrides: tuple[str, ...]) -> None:
+def check(scenario: str, overrides: tuple[str, ...]) -> None:
     """Check a scenario, its profiles, policies and traces, without running it.
 
     \b
     SCENARIO is the name of a bundled one or the path of a .yaml file. The first mistake is told with its line.
-      simroute validate my.yaml
-      simroute validate quickstart --set servers.0.count=8
+      simroute check my.yaml
+      simroute check quickstart --set servers.0.count=8
     """
     from simcore.experiment.check import check_experiment, check_workload
     from simcore.scenario import load_scenario

@@ -1,6 +1,6 @@
 """Results for people: terminal tables, plots and the report page."""
 
 from .comparison import Comparison, MeasuredRun, compare
-from .terminal import print_comparison, print_run
+from .terminal import print_comparison, print_run, print_table
 
-__all__ = ["Comparison", "MeasuredRun", "compare", "print_comparison", "print_run"]
+__all__ = ["Comparison", "MeasuredRun", "compare", "print_comparison", "print_run", "print_table"]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from simcore import statistics
 from simcore.errors import UserError
 from simcore.measures import Measure, find_measure
+from simcore.pairing import aligned, rng_of
 from simcore.statistics import Difference, Estimate
 from simcore.summary import Summary, json_safe
 
@@ -175,11 +176,6 @@ def _rank_key(measure: Measure, estimate: Estimate) -> tuple[bool, float]:
     return np.isnan(estimate.value), -estimate.value if measure.higher_is_better else estimate.value
 
 
-def _rng(measure: Measure) -> np.random.Generator:
-    """A stream a measure, so that a number does not depend on which others are shown."""
-    return np.random.default_rng(list(measure.name.encode()))
-
-
 def _values_over_seeds(measure: Measure, runs: Sequence[MeasuredRun]) -> list[float]:
     return [statistics.statistic(measure.values(run.summary, run.observed), measure.quantile) for run in runs]
 
@@ -189,7 +185,7 @@ def _estimate(measure: Measure, runs: Sequence[MeasuredRun], confidence: float) 
         estimate = statistics.estimate_over_seeds(_values_over_seeds(measure, runs), confidence)
     else:
         values = measure.values(runs[0].summary, runs[0].observed)
-        estimate = statistics.estimate(values, _rng(measure), quantile=measure.quantile, confidence=confidence)
+        estimate = statistics.estimate(values, rng_of(measure.name), quantile=measure.quantile, confidence=confidence)
     # An interval is symmetric; no measure can be negative, and no share more than 1.
     low, high = np.clip([estimate.low, estimate.high], 0.0, 1.0 if measure.unit == "share" else np.inf)
     return replace(estimate, low=float(low), high=float(high))
@@ -225,15 +221,11 @@ def _difference(
 
 def _paired(measure: Measure, run: MeasuredRun, best: MeasuredRun, confidence: float) -> Difference:
     ours, theirs = _aligned(measure, run, best)
-    return statistics.paired_difference(ours, theirs, _rng(measure), quantile=measure.quantile, confidence=confidence)
+    return statistics.paired_difference(
+        ours, theirs, rng_of(measure.name), quantile=measure.quantile, confidence=confidence
+    )
 
 
 def _aligned(measure: Measure, run: MeasuredRun, best: MeasuredRun) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The same requests in the best's order of arrival, then those that only the other measured (in a closed loop the
-    policy decides when a session's next turn arrives); NaN for a request that one of them did not measure."""
     ours = pd.Series(measure.values(run.summary, run.observed), index=run.observed.index)
-    theirs = pd.Series(measure.values(best.summary, best.observed), index=best.observed.index)
-    if ours.index.equals(theirs.index):
-        return np.asarray(ours), np.asarray(theirs)
-    ids = theirs.index.append(ours.index.difference(theirs.index))
-    return np.asarray(ours.reindex(ids)), np.asarray(theirs.reindex(ids))
+    return aligned(ours, pd.Series(measure.values(best.summary, best.observed), index=best.observed.index))

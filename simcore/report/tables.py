@@ -6,7 +6,17 @@ from typing import Final
 
 from simcore.measures import LATENCY_LABELS, LATENCY_MEANINGS, find_measure
 from simcore.report.comparison import SIGNIFICANCE, Comparison, Contender
-from simcore.report.wording import UNKNOWN, Unit, interval, latency_unit, number, percent, unit_of
+from simcore.report.wording import (
+    UNKNOWN,
+    Unit,
+    interval,
+    latency_unit,
+    number,
+    percent,
+    signed,
+    signed_interval,
+    unit_of,
+)
 from simcore.summary import ServerSummary, Summary
 
 __all__ = ["Cell", "Column", "TextTable", "comparison_table", "figures", "latency_table", "server_table"]
@@ -200,16 +210,8 @@ def _against(contender: Contender) -> Cell:
     if against is None:
         return Cell("best", strong=True)
     value, low, high = against.relative.value, against.relative.low, against.relative.high
-    known = _signed(value) if value == value else ""
-    return Cell(known if against.significant else f"{known} n.s.".strip(), _signed_interval(low, high))
-
-
-def _signed(share: float) -> str:
-    return f"+{percent(share)}" if share > 0 else percent(share)
-
-
-def _signed_interval(low: float, high: float) -> str:
-    return f"{_signed(low).removesuffix('%')} to {_signed(high)}" if low == low else ""
+    known = signed(value) if value == value else ""
+    return Cell(known if against.significant else f"{known} n.s.".strip(), signed_interval(low, high))
 
 
 def _detail(contender: Contender, name: str, unit: Unit) -> str:

@@ -14,7 +14,7 @@ from simcore.report.comparison import Comparison
 from simcore.report.tables import Cell, TextTable, comparison_table, figures, latency_table, server_table
 from simcore.report.wording import verdict, warnings
 
-__all__ = ["print_comparison", "print_run"]
+__all__ = ["print_comparison", "print_run", "print_table"]
 
 _SERVERS_SHOWN = 16
 _UNLIMITED = 10_000
@@ -32,8 +32,8 @@ def print_run(console: Console, comparison: Comparison) -> None:
     for name, value, remark in figures(summary):
         grid.add_row(Text(name), Text(value, style="bold", justify="right"), Text(remark, style="dim"))
     console.print(grid)
-    _print_table(console, latency_table(contender, comparison.confidence))
-    _print_table(console, server_table(summary, _SERVERS_SHOWN))
+    print_table(console, latency_table(contender, comparison.confidence))
+    print_table(console, server_table(summary, _SERVERS_SHOWN))
     _print_warnings(console, comparison)
 
 
@@ -41,7 +41,7 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     """Several policies: the table, best first, the verdict in sentences, warnings."""
     console.print()
     console.print(Text.assemble((comparison.scenario, "bold"), f"  {_seeds(comparison)}"))
-    _print_table(console, comparison_table(comparison), detailed=("vs best", comparison.rank_by.label))
+    print_table(console, comparison_table(comparison), detailed=("vs best", comparison.rank_by.label))
     console.print()
     for line in verdict(comparison):
         console.print(Text(line, style="bold" if line.startswith(comparison.best.policy) else ""))
@@ -53,7 +53,7 @@ def _seeds(comparison: Comparison) -> str:
     return f"seeds {seeds}" if len(comparison.seeds) > 1 else f"seed {seeds}"
 
 
-def _print_table(console: Console, source: TextTable, detailed: tuple[str, ...] = ()) -> None:
+def print_table(console: Console, source: TextTable, detailed: tuple[str, ...] = ()) -> None:
     """``detailed`` are the headings (up to the unit) of the columns that show their cells' details."""
     console.print()
     console.print(_fitting(console, source, detailed))

@@ -9,7 +9,20 @@ from simcore.measures import Measure
 from simcore.report.comparison import Against, Comparison, Contender
 from simcore.statistics import Estimate
 
-__all__ = ["UNKNOWN", "Unit", "interval", "latency_unit", "number", "percent", "unit_of", "verdict", "warnings"]
+__all__ = [
+    "UNKNOWN",
+    "Unit",
+    "interval",
+    "latency_unit",
+    "number",
+    "percent",
+    "signed",
+    "signed_interval",
+    "unit_named",
+    "unit_of",
+    "verdict",
+    "warnings",
+]
 
 UNKNOWN: Final = "-"
 _SECONDS_FROM: Final = 10.0
@@ -55,13 +68,28 @@ def latency_unit(values_s: Iterable[float]) -> Unit:
 
 def unit_of(measure: Measure, values: Iterable[float]) -> Unit:
     """The unit in which to show ``values`` of a measure."""
-    match measure.unit:
+    return unit_named(measure.unit, values)
+
+
+def unit_named(unit: str, values: Iterable[float]) -> Unit:
+    """By the name of the unit that the values are in: seconds, a share, or one that is shown as it is."""
+    match unit:
         case "s":
             return latency_unit(values)
-        case "req/s":
-            return Unit("req/s", 1.0)
         case "share":
             return Unit("%", 100.0)
+        case _:
+            return Unit(unit, 1.0)
+
+
+def signed(share: float) -> str:
+    """A difference as a percentage, with its sign."""
+    return f"+{percent(share)}" if share > 0 else percent(share)
+
+
+def signed_interval(low: float, high: float) -> str:
+    """The two ends of a difference; empty where the interval is unknown."""
+    return f"{signed(low).removesuffix('%')} to {signed(high)}" if low == low else ""
 
 
 def interval(estimate: Estimate, unit: Unit) -> str:
