@@ -170,7 +170,9 @@ class _Simulation:
 
     def ended(self, server: Server, request: ServerRequest, now: float) -> None:
         """See ``Listener``."""
-        egress_s = self._egress_s[server.server_id]
+        egress_s, recorder, request_id = self._egress_s[server.server_id], self.recorder, request.request_id
+        recorder.server_queue_s[request_id] = request.started_at - request.ready_at
+        recorder.prefill_s[request_id] = request.first_token_at - request.started_at
         request.first_token_at += egress_s
         self.clock.at(now + egress_s, self._on_finished, request)
 

@@ -16,7 +16,7 @@ _UNFINISHED = _CODES["unfinished"]
 
 
 class RequestRecorder:
-    """One slot a request, in flat arrays: a million requests are some 80 MB. A request ends exactly once."""
+    """One slot a request, in flat arrays: a million requests are some 100 MB. A request ends exactly once."""
 
     def __init__(self, workload: Workload, model: str) -> None:
         n = len(workload)
@@ -25,6 +25,8 @@ class RequestRecorder:
         self.dispatched_at = nan * n
         self.first_token_at = nan * n
         self.finished_at = nan * n
+        self.server_queue_s = nan * n
+        self.prefill_s = nan * n
         zero = array("i", [0])
         self.cached_tokens = zero * n
         self.output_tokens = zero * n
@@ -69,5 +71,7 @@ class RequestRecorder:
             "output_tokens": np.asarray(self.output_tokens),
             "attempts": np.asarray(self.attempts),
             "retractions": np.asarray(self.retractions),
+            "server_queue_s": np.asarray(self.server_queue_s),
+            "prefill_s": np.asarray(self.prefill_s),
         }
         return pd.DataFrame(columns).astype(REQUEST_DTYPES)

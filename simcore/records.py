@@ -34,6 +34,8 @@ REQUEST_DTYPES = {
     "output_tokens": "int64",
     "attempts": "int64",
     "retractions": "int64",
+    "server_queue_s": "float64",
+    "prefill_s": "float64",
 }
 """Columns of ``RunResult.requests``, the RequestRecord of the design: one row a request, in order of request_id.
 
@@ -42,7 +44,9 @@ router, ``dispatched_at`` it leaves the router's queue for a server, ``first_tok
 and last token reach the router. ``session_id`` is -1 outside sessions, ``server_id`` empty when never dispatched,
 ``reason`` empty unless the request was rejected or failed. ``output_tokens`` are those generated, ``cached_tokens`` the
 part of the prompt found in the server's prefix cache, ``attempts`` the dispatches, ``retractions`` how often its KV was
-taken back.
+taken back. ``server_queue_s`` is how long a finished request waited at the server until its first prefill step began,
+``prefill_s`` from then to the end of the step that computed its first token, both by the server's own account; NaN
+where it gives none.
 """
 
 SERVER_DTYPES = {

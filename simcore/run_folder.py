@@ -40,7 +40,10 @@ __all__ = [
 ]
 
 RECORDS_SCHEMA_VERSION: Final = 1
-"""Stored in each parquet file's metadata as ``simroute.schema_version``."""
+"""Stored in each parquet file's metadata as ``simroute.schema_version``; new columns alone do not raise it."""
+
+_ADDED: Final = ("server_queue_s", "prefill_s")
+"""Columns that runs of earlier versions lack; NaN there."""
 
 _TABLES: Final = {
     "requests": REQUEST_DTYPES,
@@ -197,8 +200,9 @@ def _read_table(path: Path, dtypes: Mapping[str, str]) -> pd.DataFrame:
     version = (table.schema.metadata or {}).get(b"simroute.schema_version", b"").decode()
     if version != str(RECORDS_SCHEMA_VERSION):
         raise UserError(f"{path}: schema_version is {version!r}, this simroute reads {RECORDS_SCHEMA_VERSION}")
-    frame: pd.DataFrame = table.select(list(dtypes)).to_pandas()
-    return frame.astype(dict(dtypes))
+    there = [name for name in dtypes if name in table.column_names or name not in _ADDED]
+    frame: pd.DataFrame = table.select(there).to_pandas()
+    return frame.reindex(columns=list(dtypes)).astype(dict(dtypes))
 
 
 def write_plots(folder: Path, drawn: Mapping[str, str]) -> None:

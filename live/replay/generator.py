@@ -17,6 +17,7 @@ from simcore.request_faces import RequestFaces
 from simcore.workload import Workload
 
 from .asking import Asking
+from .at_server import time_at_server
 from .books import Books
 from .prompts import PromptTokens
 
@@ -116,6 +117,7 @@ class Generator:
         recorder.finished_at[request_id] = at
         recorder.cached_tokens[request_id] = int(reader.meta.get("cached_tokens") or 0)
         recorder.retractions[request_id] = int(reader.meta.get("num_retractions") or 0)
+        recorder.server_queue_s[request_id], recorder.prefill_s[request_id] = time_at_server(reader.meta)
         self._note(request_id, server_id, flight)
         self.books.meta(request_id, reader.meta)
         self._prompts.answered(request_id, reader.output_ids)

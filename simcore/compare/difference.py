@@ -32,9 +32,8 @@ def distance(quantity: Quantity, ours: Sequence[Side], theirs: Sequence[Side], c
     quantity. Raises ValueError for sequences of different length.
     """
     if len(ours) > 1:
-        values = [quantity.value(side) for side in ours]
-        reference = [quantity.value(side) for side in theirs]
-        return Distance(statistics.paired_difference_over_seeds(values, reference, confidence), True)
+        over_seeds = [[quantity.value(side) for side in sides] for sides in (ours, theirs)]
+        return Distance(statistics.paired_difference_over_seeds(*over_seeds, confidence), True)
     (mine,), (other,) = ours, theirs
     if quantity.per_request is None:
         only = statistics.paired_difference_over_seeds([quantity.value(mine)], [quantity.value(other)], confidence)

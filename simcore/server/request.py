@@ -16,6 +16,7 @@ class ServerRequest:
     computed       tokens of the sequence whose KV is there or launched, while prefilling
     protected      tokens of the sequence that the prefix cache holds for it, from the start
     node           where those end in the tree, locked by this request; None also where the tree need not know them
+    started_at     when its first prefill step began, -1 before
     stamp          when the cache took them over without a node
     joined_at      decode steps launched when it joined the running batch; decode steps are counted by the batch
     running        it is in the running batch
@@ -46,6 +47,7 @@ class ServerRequest:
         "sequence",
         "shareable",
         "stamp",
+        "started_at",
     )
 
     stamp: int
@@ -83,6 +85,7 @@ class ServerRequest:
         self.running = False
         self.done = False
 
+        self.started_at = -1.0
         self.first_token_at = -1.0
         self.cached_tokens = 0
         self.retractions = 0

@@ -108,6 +108,7 @@ class StaticServer:
             reserved += request.prompt_tokens + request.max_new_tokens
             if self._batch and reserved > self._capacity:
                 break
+            request.started_at = now
             self._batch.append(self._waiting.popleft())
         step = Step(0, 0, [Prefill(request, 0, request.prompt_tokens, 0) for request in self._batch])
         step.new_tokens = sum(request.prompt_tokens for request in self._batch)

@@ -24,6 +24,8 @@ _REQUEST: dict[str, object] = {
     "output_tokens": 11,
     "attempts": 1,
     "retractions": 0,
+    "server_queue_s": np.nan,
+    "prefill_s": np.nan,
 }
 _SERVER: dict[str, object] = {
     "server_id": "s0",
