@@ -9,6 +9,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "sim": "simcore.cli.sim:sim",
     "live": "live.replay.cli:live",
+    "validate": "live.validation.cli:validate",
     "compare": "simcore.cli.compare:compare",
     "calibrate": "calibrate.cli:calibrate",
     "policies": "simcore.cli.lists:policies",

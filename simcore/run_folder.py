@@ -73,15 +73,20 @@ def write_run(
     config: str,
     manifest: Manifest,
     attached: Sequence[Path] = (),
+    name: str | None = None,
+    with_page: bool = True,
 ) -> Path:
-    """Write ``out/<time>-<scenario>-<policy>/`` whole or not at all; ``config`` is the resolved scenario as YAML text,
-    ``attached`` are files that are copied in beside the rest.
+    """Write ``out/<time>-<scenario>-<policy>/``, or ``out/name``, whole or not at all; ``config`` is the resolved
+    scenario as YAML text, ``attached`` are files that are copied in beside the rest. Without ``with_page`` it has no
+    ``report.html`` and no ``plots``.
 
     Raises UserError if ``out`` cannot be written. Returns the folder.
     """
     started = datetime.fromisoformat(manifest.started_at)
-    with staged_folder(out, _folder_name(started, result.scenario, result.policy)) as folder:
-        _write_run_files(folder.staging, result, run, config, manifest, attached)
+    with staged_folder(out, name or _folder_name(started, result.scenario, result.policy)) as folder:
+        _write_records(folder.staging, result, run, config, manifest, attached)
+        if with_page:
+            _write_page(folder.staging, result, run, config, manifest)
     return folder.final
 
 
@@ -111,8 +116,10 @@ class ComparisonFolder:
         taken = {address for _, address in self._links}
         while f"{name}/report.html" in taken:
             name += "-2"
-        (self._staging / name).mkdir()
-        _write_run_files(self._staging / name, result, run, config, manifest, attached)
+        folder = self._staging / name
+        folder.mkdir()
+        _write_records(folder, result, run, config, manifest, attached)
+        _write_page(folder, result, run, config, manifest)
         self._links.append((f"{result.policy}, seed {result.seed}", f"{name}/report.html"))
 
     def finish(self, comparison: Comparison, *, config: str, command: Sequence[str]) -> None:
@@ -168,18 +175,21 @@ def _folder_name(started_at: datetime, scenario: str, what: str) -> str:
     return f"{started_at:%Y%m%d-%H%M%S}-{slug(scenario)}-{slug(what)}"
 
 
-def _write_run_files(
+def _write_records(
     folder: Path, result: RunResult, run: MeasuredRun, config: str, manifest: Manifest, attached: Sequence[Path]
 ) -> None:
     for file in attached:
         shutil.copy(file, folder / file.name)
     for name, dtypes in _TABLES.items():
         _write_table(folder / f"{name}.parquet", getattr(result, name), dtypes)
-    alone = compare([run])
-    drawn = run_plots(result, alone)
     _write_text(folder / "config.yaml", config)
     write_document(folder / "manifest.json", manifest.to_dict())
     write_document(folder / "summary.json", run.summary.to_dict())
+
+
+def _write_page(folder: Path, result: RunResult, run: MeasuredRun, config: str, manifest: Manifest) -> None:
+    alone = compare([run])
+    drawn = run_plots(result, alone)
     _write_text(folder / "report.html", run_page(alone, drawn, config=config, command=shlex.join(manifest.command)))
     write_plots(folder / "plots", drawn)
 

@@ -32,8 +32,9 @@ def distance(quantity: Quantity, ours: Sequence[Side], theirs: Sequence[Side], c
     quantity. Raises ValueError for sequences of different length.
     """
     if len(ours) > 1:
-        over_seeds = [[quantity.value(side) for side in sides] for sides in (ours, theirs)]
-        return Distance(statistics.paired_difference_over_seeds(*over_seeds, confidence), True)
+        mine_by_seed, others_by_seed = ([quantity.value(side) for side in sides] for sides in (ours, theirs))
+        over_seeds = statistics.paired_difference_over_seeds(mine_by_seed, others_by_seed, confidence)
+        return Distance(over_seeds, True)
     (mine,), (other,) = ours, theirs
     if quantity.per_request is None:
         only = statistics.paired_difference_over_seeds([quantity.value(mine)], [quantity.value(other)], confidence)

@@ -14,9 +14,9 @@ from simcore.metrics import QUANTILES
 from simcore.report import Comparison
 from simcore.report.comparison import Contender
 
-__all__ = ["Gate", "GateFailure", "failures", "gate_metrics", "parse_gate"]
+__all__ = ["SIGNS", "Gate", "GateFailure", "failures", "gate_metrics", "parse_gate"]
 
-_COMPARE: Final[dict[str, Callable[[float, float], bool]]] = {
+SIGNS: Final[dict[str, Callable[[float, float], bool]]] = {
     ">": operator.gt,
     ">=": operator.ge,
     "<": operator.lt,
@@ -89,7 +89,7 @@ def failures(gates: Sequence[Gate], comparison: Comparison) -> list[GateFailure]
     for gate in gates:
         for contender in comparison.contenders:
             value = _value(gate.metric, contender)
-            if math.isnan(value) or _COMPARE[gate.sign](value, gate.limit):
+            if math.isnan(value) or SIGNS[gate.sign](value, gate.limit):
                 failed.append(GateFailure(gate, contender.policy, value))
     return failed
 

@@ -1,0 +1,131 @@
+"""A cell's two runs in the grid's folder: which are there already, and how the simulated one is made."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from live.replay.run import LiveRun
+from simcore.cli.run_sim import profile_digest
+from simcore.compare.side import Side
+from simcore.engine import simulate
+from simcore.errors import UserError
+from simcore.manifest import make_manifest
+from simcore.metrics import observe, summarise
+from simcore.profile import ServiceProfile
+from simcore.records import RunResult
+from simcore.report import MeasuredRun
+from simcore.run_folder import StoredRun, load_run, write_run
+from simcore.scenario import Scenario, resolved_yaml
+
+from .grid import Cell
+
+__all__ = ["LiveCell", "Twins"]
+
+_LIVE, _SIMULATED = "live", "sim"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveCell:
+    """A cell that was run live; ``notes`` is its ``live.json``."""
+
+    cell: Cell
+    stored: StoredRun
+    notes: dict[str, Any]
+
+    @property
+    def side(self) -> Side:
+        return Side.make(f"{self.cell.policy.label} live", self.stored.result, self.stored.summary)
+
+
+class Twins:
+    """The cells' folders under ``out/cells``. ``emulated``: the profiles decide what live servers do."""
+
+    def __init__(self, out: Path, profiles: Sequence[ServiceProfile], *, emulated: bool) -> None:
+        self._out = out / "cells"
+        self._profiles = profiles
+        self._emulated = emulated
+
+    def find(self, cell: Cell, scenario: Scenario) -> LiveCell | None:
+        """The live run of a cell, where there is one. Raises UserError where it is of another scenario."""
+        folder = self._out / cell.name / _LIVE
+        if not folder.is_dir():
+            return None
+        stored = load_run(folder)
+        if self._identity(stored.config) != self._identity(_config(scenario, cell)) or self._has_other_profiles(stored):
+            raise UserError(
+                f"{folder} was run with another scenario or other servers than are given now: name another --out, or "
+                "remove it to have it run again"
+            )
+        return LiveCell(cell, stored, json.loads((folder / "live.json").read_text(encoding="utf-8")))
+
+    def discard(self, cell: Cell) -> None:
+        """Remove a cell's live run."""
+        shutil.rmtree(self._out / cell.name / _LIVE)
+
+    def keep(self, cell: Cell, scenario: Scenario, run: LiveRun, started_at: datetime) -> None:
+        """Write a live run that has ended well."""
+        self._write(cell, _LIVE, scenario, run.result, started_at, run.files)
+
+    def simulate(self, live: LiveCell, scenario: Scenario) -> Side:
+        """The cell's run in the simulated world, written beside the live one in place of an earlier one."""
+        cell, twin, started_at = live.cell, self._twin(scenario, live), datetime.now(UTC)
+        result = simulate(twin, cell.policy, cell.seed)
+        folder = self._out / cell.name / _SIMULATED
+        if folder.exists():
+            shutil.rmtree(folder)
+        summary = self._write(cell, _SIMULATED, twin, result, started_at)
+        return Side.make(f"{cell.policy.label} simulated", result, summary.summary)
+
+    def _twin(self, scenario: Scenario, live: LiveCell) -> Scenario:
+        """The load reports of real servers are as stale as the profile's calibration found them to be."""
+        measurement = self._profiles[0].measurement
+        report = measurement.load_report if measurement is not None else None
+        if live.notes["emulated"] or report is None:
+            return scenario
+        router = scenario.router.model_copy(update={"report_delay_s": report.delay_s})
+        return scenario.model_copy(update={"router": router})
+
+    def _write(
+        self,
+        cell: Cell,
+        world: str,
+        scenario: Scenario,
+        result: RunResult,
+        started_at: datetime,
+        attached: tuple[Path, ...] = (),
+    ) -> MeasuredRun:
+        slo = scenario.slo.bounds()
+        run = MeasuredRun(summarise(result, slo, scenario.warmup_s), observe(result, slo, scenario.warmup_s))
+        uses_profiles = world == _SIMULATED or self._emulated
+        manifest = make_manifest(
+            result,
+            command=["simroute", "sim" if world == _SIMULATED else "live", "--scenario", "config.yaml"],
+            profiles=self._digests() if uses_profiles else {},
+            started_at=started_at,
+            finished_at=datetime.now(UTC),
+        )
+        config = _config(scenario, cell)
+        folder = self._out / cell.name
+        write_run(folder, result, run, config=config, manifest=manifest, attached=attached, name=world, with_page=False)
+        return run
+
+    def _digests(self) -> dict[str, str]:
+        return {profile.name: profile_digest(profile) for profile in self._profiles}
+
+    def _has_other_profiles(self, stored: StoredRun) -> bool:
+        return self._emulated and stored.manifest["profiles"] != self._digests()
+
+    def _identity(self, config: str) -> dict[str, Any]:
+        """What decides a live run: of real servers the profile says nothing."""
+        document = YAML(typ="safe", pure=True).load(config)
+        return {key: value for key, value in document.items() if self._emulated or key != "servers"}
+
+
+def _config(scenario: Scenario, cell: Cell) -> str:
+    return resolved_yaml(scenario.model_copy(update={"policies": (cell.policy,), "seed": cell.seed}))
