@@ -12,6 +12,7 @@ _COMMANDS = {
     "validate": "live.validation.cli:validate",
     "compare": "simcore.cli.compare:compare",
     "calibrate": "calibrate.cli:calibrate",
+    "whatif": "simcore.cli.whatif:whatif",
     "policies": "simcore.cli.lists:policies",
     "scenarios": "simcore.cli.lists:scenarios",
     "profile": "simcore.cli.profile:profile",

@@ -42,15 +42,18 @@ def simulate(
     *,
     exact_steps: bool = False,
     on_progress: Progress | None = None,
+    workload: Workload | None = None,
 ) -> RunResult:
-    """Run one policy over the scenario's workload.
+    """Run one policy over the scenario's workload, or over the one that is given in its place.
 
     The same seed gives the same requests to every policy, and the same result every time. ``on_progress`` is told the
     share of requests that have ended and their number. On Ctrl-C the result so far comes back, marked ``interrupted``.
     Raises UserError and PolicyError before anything runs, and PolicyError when a policy decides what cannot be done.
     """
     started = time.perf_counter()
-    simulation = _Simulation(scenario, policy, seed, exact_steps=exact_steps, on_progress=on_progress)
+    simulation = _Simulation(
+        scenario, policy, seed, exact_steps=exact_steps, on_progress=on_progress, workload=workload
+    )
     interrupted = simulation.run()
     members = simulation.members
     return RunResult(
@@ -73,10 +76,18 @@ class _Simulation:
     """The driver of one run: tells the router of events, and carries out its actions."""
 
     def __init__(
-        self, scenario: Scenario, spec: PolicySpec, seed: int, *, exact_steps: bool, on_progress: Progress | None
+        self,
+        scenario: Scenario,
+        spec: PolicySpec,
+        seed: int,
+        *,
+        exact_steps: bool,
+        on_progress: Progress | None,
+        workload: Workload | None,
     ) -> None:
         workload_seed, policy_seed, server_seed = np.random.SeedSequence(seed).spawn(3)
-        workload = build_workload(scenario.workload, workload_seed, base_dir=scenario.base_dir)
+        if workload is None:
+            workload = build_workload(scenario.workload, workload_seed, base_dir=scenario.base_dir)
         if len(workload) == 0:
             raise UserError(f"scenario {scenario.name}: the workload has no requests")
         self._scenario = scenario

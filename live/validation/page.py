@@ -6,13 +6,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from simcore.compare.agreement_tables import breakdown_table, part_label, said_signed
 from simcore.compare.breakdown import PARTS
 from simcore.report import print_table
 from simcore.report.html import Page, render
+from simcore.report.tables import TextTable
 from simcore.report.wording import latency_unit
 
 from .findings import Group, Validation
-from .tables import breakdown_table, count_table, error_table, order_table, overview_table, said_error
+from .tables import count_table, error_table, order_table, overview_table
 
 __all__ = ["findings_in_words", "show_validation", "validation_page", "warnings_of"]
 
@@ -35,16 +37,18 @@ def findings_in_words(validation: Validation) -> list[str]:
 
 
 def _worst_line(group: Group) -> str:
-    error = group.agreements["mean_e2e_s"].error.value
-    part = max(group.parts, key=lambda part: abs(part.error_s))
+    found, part = group.agreements["mean_e2e_s"], max(group.parts, key=lambda part: abs(part.error_s))
+    if part.error_s == 0:
+        return "Mean E2E is exact everywhere."
     unit = latency_unit([part.error_s])
-    name = part.name.removesuffix("_s").replace("_", " ")
     return (
-        f"Mean E2E is furthest off in {group}: {said_error(group.agreements['mean_e2e_s'])}, "
-        f"most of it in {name} ({PARTS[part.name]}): {part.error_s * unit.scale:+.3g} {unit.name}."
-        if abs(error) > 0
-        else "Mean E2E is exact everywhere."
+        f"Mean E2E is furthest off in {group}: {said_signed(found, found.error.value)}, most of it in "
+        f"{part_label(part)} ({PARTS[part.name]}): {part.error_s * unit.scale:+.3g} {unit.name}."
     )
+
+
+def _breakdown(group: Group) -> TextTable:
+    return breakdown_table(group.parts, f"Where the error is: {group}")
 
 
 def warnings_of(validation: Validation) -> list[str]:
@@ -73,14 +77,14 @@ def validation_page(validation: Validation, drawn: Mapping[str, str], *, config:
                 overview_table(validation),
                 order_table(validation),
                 error_table(validation),
-                breakdown_table(worst),
+                _breakdown(worst),
                 count_table(worst),
             ],
             plots=drawn,
             config=config,
             command=command,
             warnings=warnings_of(validation),
-            details=[(str(group), [breakdown_table(group), count_table(group)]) for group in validation.groups],
+            details=[(str(group), [_breakdown(group), count_table(group)]) for group in validation.groups],
         )
     )
 
@@ -93,7 +97,7 @@ def show_validation(console: Console, validation: Validation, folder: Path) -> N
         error_table(validation),
         overview_table(validation),
         order_table(validation),
-        breakdown_table(worst),
+        _breakdown(worst),
         count_table(worst),
     ):
         print_table(console, table)

@@ -1,20 +1,19 @@
 """The tables of a validation, for the terminal and the page."""
 
 import math
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from simcore.compare.agreement import AGREEMENTS, Agreement
-from simcore.compare.breakdown import PARTS
+from simcore.compare.agreement_tables import error_interval, said_signed
 from simcore.compare.quantities import QUANTITIES
 from simcore.report.tables import Cell, Column, TextTable
-from simcore.report.wording import UNKNOWN, latency_unit, number, percent, signed, signed_interval, unit_named
+from simcore.report.wording import UNKNOWN, number, percent, unit_named
 
 from .findings import Group, Validation, counts
 
-__all__ = ["breakdown_table", "count_table", "error_table", "order_table", "overview_table", "said_error"]
+__all__ = ["count_table", "error_table", "order_table", "overview_table"]
 
 _IN_ROW: Final = (
     "mean_ttft_s",
@@ -48,8 +47,8 @@ def overview_table(validation: Validation) -> TextTable:
         cells = (
             Cell(found[0].label),
             Cell(_said(found[0], float(np.abs(known).mean()))),
-            Cell(_said_signed(found[0], float(known.mean()))),
-            Cell(said_error(worst.agreements[name]), strong=True),
+            Cell(said_signed(found[0], float(known.mean()))),
+            Cell(_own(worst.agreements[name]), strong=True),
             Cell(str(worst)),
         )
         rows.append(cells)
@@ -77,7 +76,7 @@ def error_table(validation: Validation) -> TextTable:
             Cell(group.policy),
             Cell(str(group.load)),
             Cell(str(len(group.pairings))),
-            *(Cell(said_error(group.agreements[name]), _interval(group.agreements[name])) for name in _IN_ROW),
+            *(Cell(_own(group.agreements[name]), error_interval(group.agreements[name])) for name in _IN_ROW),
         )
         for group in validation.groups
     ]
@@ -119,27 +118,6 @@ def order_table(validation: Validation) -> TextTable:
     return TextTable("The order of the policies", columns, tuple(rows), notes)
 
 
-def breakdown_table(group: Group) -> TextTable:
-    """Where on a request's path a setting's mean E2E is off."""
-    unit = latency_unit([part.real_s for part in group.parts])
-    total_s = sum(part.error_s for part in group.parts)
-    columns = (
-        Column("part of mean E2E", is_number=False),
-        Column("what it is", is_number=False, leaves=1, may_wrap=True),
-        Column(f"real, {unit.name}"),
-        Column(f"simulated, {unit.name}"),
-        Column(f"error, {unit.name}"),
-        Column("share of the error"),
-    )
-    rows = [
-        _part_row(name.removesuffix("_s").replace("_", " "), PARTS[name], real_s, simulated_s, total_s, unit.scale)
-        for name, real_s, simulated_s in [(part.name, part.real_s, part.simulated_s) for part in group.parts]
-    ]
-    real_s, simulated_s = sum(part.real_s for part in group.parts), sum(part.simulated_s for part in group.parts)
-    rows.append(_part_row("mean E2E", "the sum", real_s, simulated_s, total_s, unit.scale))
-    return TextTable(f"Where the error is: {group}", columns, tuple(rows))
-
-
 def count_table(group: Group) -> TextTable:
     """What explains a setting's latencies, in both worlds."""
     real, simulated = (counts(sides) for sides in group.worlds)
@@ -156,36 +134,9 @@ def count_table(group: Group) -> TextTable:
     return TextTable(f"What happened there: {group}", columns, tuple(rows), (note,))
 
 
-def said_error(one: Agreement) -> str:
-    """An error with its sign."""
-    return _said_signed(one, one.error.value)
-
-
 def _said(one: Agreement, size: float) -> str:
     return f"{100 * size:.2f} pts" if one.scale == "points" else percent(size)
 
 
-def _said_signed(one: Agreement, value: float) -> str:
-    if math.isnan(value):
-        return UNKNOWN
-    return f"{100 * value:+.2f} pts" if one.scale == "points" else signed(value)
-
-
-def _interval(one: Agreement) -> str:
-    low, high = one.error.low, one.error.high
-    if one.scale == "points" and low == low:
-        return f"{100 * low:+.2f} to {100 * high:+.2f}"
-    return signed_interval(low, high)
-
-
-def _part_row(
-    name: str, meaning: str, real_s: float, simulated_s: float, total_s: float, scale: float
-) -> tuple[Cell, ...]:
-    error_s = simulated_s - real_s
-    texts: Sequence[str] = (
-        number(real_s * scale),
-        number(simulated_s * scale),
-        f"{error_s * scale:+.3g}",
-        percent(error_s / total_s) if total_s else UNKNOWN,
-    )
-    return (Cell(name), Cell(meaning), *(Cell(text) for text in texts))
+def _own(one: Agreement) -> str:
+    return said_signed(one, one.error.value)

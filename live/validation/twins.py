@@ -22,6 +22,7 @@ from simcore.records import RunResult
 from simcore.report import MeasuredRun
 from simcore.run_folder import StoredRun, load_run, write_run
 from simcore.scenario import Scenario, resolved_yaml
+from simcore.twin import twin_of
 
 from .grid import Cell
 
@@ -74,22 +75,14 @@ class Twins:
 
     def simulate(self, live: LiveCell, scenario: Scenario) -> Side:
         """The cell's run in the simulated world, written beside the live one in place of an earlier one."""
-        cell, twin, started_at = live.cell, self._twin(scenario, live), datetime.now(UTC)
+        cell, started_at = live.cell, datetime.now(UTC)
+        twin = twin_of(scenario, self._profiles, emulated=live.notes["emulated"])
         result = simulate(twin, cell.policy, cell.seed)
         folder = self._out / cell.name / _SIMULATED
         if folder.exists():
             shutil.rmtree(folder)
         summary = self._write(cell, _SIMULATED, twin, result, started_at)
         return Side.make(f"{cell.policy.label} simulated", result, summary.summary)
-
-    def _twin(self, scenario: Scenario, live: LiveCell) -> Scenario:
-        """The load reports of real servers are as stale as the profile's calibration found them to be."""
-        measurement = self._profiles[0].measurement
-        report = measurement.load_report if measurement is not None else None
-        if live.notes["emulated"] or report is None:
-            return scenario
-        router = scenario.router.model_copy(update={"report_delay_s": report.delay_s})
-        return scenario.model_copy(update={"router": router})
 
     def _write(
         self,
