@@ -31,6 +31,7 @@ from .telemetry import Telemetry
 __all__ = ["ContinuousServer"]
 
 _ready_at = attrgetter("ready_at")
+_NOBODY: tuple[tuple[float, int], ...] = ()
 
 
 class ContinuousServer:
@@ -58,7 +59,9 @@ class ContinuousServer:
         self.server_id = server_id
         self.telemetry = Telemetry(valid_range)
         self.scheduler = Scheduler(settings, kv_tokens_capacity)
-        self._at = clock.at
+        self._clock = clock
+        # Bound once: that costs more than the call.
+        self._wake = self._on_wake
         self._listener = listener
         self._tells_first_tokens = listener.wants_first_tokens
         self._times = times
@@ -74,17 +77,23 @@ class ContinuousServer:
         # When the next wake-up is due; those that come at other times are void.
         self._due_at = -1.0
         # A queue limit refuses requests at the very boundary at which they come, so none may be passed over.
-        self._queue_is_limited = settings.max_queued_requests is not None
-        self._lets_in_late = settings.overlap and not self._queue_is_limited
+        self._max_queued_requests = settings.max_queued_requests
+        self._lets_in_late = settings.overlap and self._max_queued_requests is None
         self._looks_past = looks_past and self._lets_in_late and not exact_steps
         self._before_prefill = (0, 0, 0, 0)
         self._looked_ahead = False
         self._ahead: Step | None = None
         self._decoded_at = 0.0
         # When requests got their first tokens since the last decode step, and how many.
-        self._fresh: list[tuple[float, int]] = []
+        self._fresh: tuple[tuple[float, int], ...] = _NOBODY
 
     # -- from the engine -----------------------------------------------------------------------------------------
+
+    @property
+    def peak_kv_tokens(self) -> int:
+        """See ``Server``."""
+        pool = self.scheduler.pool
+        return max(pool.peak_used, pool.used)
 
     def submit(self, request: ServerRequest, now: float) -> None:
         """See ``Server``."""
@@ -119,7 +128,7 @@ class ContinuousServer:
             running, waiting, used, generated = self._before_prefill
             return Load(running, waiting + len(self._inbox), used, generated)
         queued = len(scheduler.waiting) + len(self._inbox)
-        used, generated = scheduler.pool.used, self.telemetry.generated_tokens
+        used, generated = scheduler.pool.used, scheduler.generated_tokens
         if run is not None and run.steps > 1:
             steps = run.steps_begun(now) - 1
             used += scheduler.running.tokens_needed(steps)
@@ -146,7 +155,7 @@ class ContinuousServer:
             if self._overlap and not self._looked_ahead:
                 if self._inbox:
                     # What arrives as a prefill begins comes after it was formed, by one event or the other.
-                    begun = run.last_start
+                    begun = run.end(run.steps - 1)
                     self._ingest(math.nextafter(begun, -math.inf) if run.prefills else begun)
                 ahead = scheduler.form(run)
             self._looked_ahead = False
@@ -179,15 +188,14 @@ class ContinuousServer:
 
     def _ingest(self, until: float) -> None:
         """Let in what has reached the scheduler by then."""
-        inbox, scheduler = self._inbox, self.scheduler
-        limit = scheduler.settings.max_queued_requests
+        inbox, waiting, limit = self._inbox, self.scheduler.waiting, self._max_queued_requests
         while inbox and inbox[0].ready_at <= until:
             request = inbox.pop(0)
-            if limit is not None and len(scheduler.waiting) >= limit:
+            if limit is not None and len(waiting) >= limit:
                 request.done = True
                 self._listener.failed(self, request, QUEUE_IS_FULL, until)
             else:
-                scheduler.waiting.append(request)
+                waiting.append(request)
 
     def _drop_cancelled(self) -> None:
         for request in self._cancelled:
@@ -224,9 +232,11 @@ class ContinuousServer:
             step.steps = steps
             if self._inbox and not self._admission_is_shut():
                 step.steps = steps = self._steps_until(step, self._inbox[0].ready_at)
-            self._wake_at(step.end(steps))
+            end = step.end(steps)
         else:
-            self._wake_at(now + first_s)
+            end = now + first_s
+        self._due_at = end
+        self._clock.at(end, self._wake)
 
     def _draw_noise(self) -> float:
         """A lognormal factor of mean 1, for all steps until the batch changes."""
@@ -245,7 +255,7 @@ class ContinuousServer:
             scheduler.running_requests,
             len(scheduler.waiting),
             pool.capacity - pool.free - pool.cache.evictable_tokens,
-            self.telemetry.generated_tokens,
+            scheduler.generated_tokens,
         )
         ahead = scheduler.form(prefill)
         if scheduler.retracted:
@@ -259,28 +269,22 @@ class ContinuousServer:
 
     def _prefill_s(self, step: Step) -> float:
         times = self._times
-        cached_s = times.cached_s(prefill.start for prefill in step.prefills) if times.has_cached_terms else 0.0
+        cached_s = times.cached_s(start for _, start, _, _ in step.prefills) if times.has_cached_terms else 0.0
         if step.decode_batch:
             return cached_s + times.mixed_s(step.new_tokens, step.attended, step.decode_batch, step.context_tokens)
         return cached_s + times.prefill_s(step.new_tokens, step.attended)
 
     def _finish(self, run: Step, now: float) -> None:
         """Take the results of a run in and tell of them."""
-        telemetry, scheduler, batch = self.telemetry, self.scheduler, run.decode_batch
-        pool = scheduler.pool
-        used = pool.capacity - pool.free - pool.cache.evictable_tokens
-        telemetry.steps.add(run, now, used, self._decoded_at, self._fresh)
-        if batch:
-            telemetry.generated_tokens += run.steps * batch
-            self._decoded_at = now
-            if self._fresh:
-                self._fresh = []
+        telemetry, scheduler = self.telemetry, self.scheduler
+        if run.decode_batch:
+            telemetry.steps.add(run, now, self._decoded_at, self._fresh)
+            self._decoded_at, self._fresh = now, _NOBODY
+        else:
+            telemetry.steps.add(run, now, now)
         if run.prefills and scheduler.running_requests > telemetry.peak_running:
             telemetry.peak_running = scheduler.running_requests
         first, ended = scheduler.process(run)
-        if scheduler.regained:
-            telemetry.generated_tokens += scheduler.regained
-            scheduler.regained = 0
         going_on = 0
         for request in first:
             request.first_token_at = now
@@ -290,7 +294,7 @@ class ContinuousServer:
             if not request.done:
                 going_on += 1
         if going_on:
-            self._fresh.append((now, going_on))
+            self._fresh = (*self._fresh, (now, going_on))
         for request in ended:
             telemetry.count_end(request, now)
             self._listener.ended(self, request, now)
@@ -299,7 +303,7 @@ class ContinuousServer:
 
     def _admission_is_shut(self) -> bool:
         """Whether an arrival changes nothing before a request leaves: the batch is full, and the queue has no limit."""
-        return self.scheduler.batch_is_full and not self._queue_is_limited
+        return self.scheduler.batch_is_full and self._max_queued_requests is None
 
     def _steps_until(self, run: Step, ready_at: float) -> int:
         """The steps of a run up to the boundary at which a request ready then can matter.
@@ -322,4 +326,4 @@ class ContinuousServer:
 
     def _wake_at(self, time_s: float) -> None:
         self._due_at = time_s
-        self._at(time_s, self._on_wake)
+        self._clock.at(time_s, self._wake)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from simcore.launch import SchedulerSettings
 
 from .kv_pool import KvPool
-from .prefill import PrefillAdder, Verdict
+from .prefill import CONTINUE, NO_BUDGET, NO_KV, PrefillAdder
 from .request import ServerRequest
 from .retraction import retract
 from .running_batch import RunningBatch
@@ -24,7 +24,7 @@ from .waiting_order import WaitingOrder
 
 __all__ = ["Scheduler"]
 
-_NOBODY: Sequence[ServerRequest] = ()
+_NOTHING: tuple[Sequence[ServerRequest], Sequence[ServerRequest]] = ((), ())
 
 
 class Scheduler:
@@ -35,7 +35,10 @@ class Scheduler:
     """
 
     def __init__(self, settings: SchedulerSettings, kv_tokens_capacity: int) -> None:
-        self.settings = settings
+        # Read for every step, where the settings' own attributes cost as much as a call.
+        self._mixed_chunk = settings.mixed_chunk
+        self._max_prefill_tokens = settings.max_prefill_tokens
+        self._chunked_prefill_size = settings.chunked_prefill_size
         self.max_running_requests = settings.max_running_requests
         self.pool = KvPool(kv_tokens_capacity, settings.page_size, radix_cache=settings.radix_cache)
         self.running = RunningBatch(settings.page_size)
@@ -48,8 +51,8 @@ class Scheduler:
         """Requests that did not fit even alone; the caller takes them away."""
         self.retracted = 0
         """Retractions since the caller last set it to 0; a request that did not fit alone counts."""
-        self.regained = 0
-        """Tokens that prefills of retracted requests gave, no first ones, since the caller last set it to 0."""
+        self.generated_tokens = 0
+        """Output tokens since the start: one out of each prefill, one of each decode row and step."""
         self._ratio = NewTokenRatio(settings.schedule_conservativeness)
         self._order = WaitingOrder(settings.schedule_policy, self.pool)
         self._prefilled: list[ServerRequest] = []
@@ -91,13 +94,11 @@ class Scheduler:
         if self.chunked is not None:
             self.pool.checkpoint(self.chunked, self.chunked.computed)
             self.batch_is_full = False
-        merged = []
-        for request in self._prefilled:
-            if not request.done:
-                self.running.add(request)
-                self._changed = True
-                merged.append(request)
-        self._prefilled.clear()
+        merged = [request for request in self._prefilled if not request.done]
+        self._prefilled = []
+        for request in merged:
+            self.running.add(request)
+            self._changed = True
         return merged
 
     def _form_prefill(self, in_flight: Step | None, merged: Sequence[ServerRequest]) -> Step | None:
@@ -111,19 +112,18 @@ class Scheduler:
                 self.batch_is_full = True
                 return None
         self._order.sort(self.waiting)
-        settings = self.settings
-        mixed_tokens = batch if settings.mixed_chunk else 0
+        mixed_tokens = batch if self._mixed_chunk else 0
         reserved = self._reserved(in_flight, merged)
-        adder = PrefillAdder(
-            self.pool, settings.max_prefill_tokens, settings.chunked_prefill_size, reserved, mixed_tokens
-        )
+        adder = PrefillAdder(self.pool, self._max_prefill_tokens, self._chunked_prefill_size, reserved, mixed_tokens)
         if self.chunked is not None:
             adder.continue_chunked(self.chunked)
         self._admit(adder)
         self.chunked = adder.chunked
         if not adder.prefills:
             return None
-        step = self._launch(adder)
+        self._prefilled = adder.completed
+        self.pool.allocate(adder.allocated)
+        step = adder.step
         if mixed_tokens:
             self._mix_decode(step)
         return step
@@ -131,7 +131,7 @@ class Scheduler:
     def _reserved(self, in_flight: Step | None, merged: Sequence[ServerRequest]) -> float:
         """What the running requests may still need, counted from the outputs processed: launched ones are still
         owed."""
-        ratio = self._ratio.current
+        ratio = self._ratio.current()
         if in_flight is None or in_flight.decode_batch:
             return self.running.reserved_tokens(ratio, step_in_flight=in_flight is not None)
         owed = sum(1.0 if request.ignore_eos else ratio for request in merged)
@@ -141,10 +141,11 @@ class Scheduler:
         """Move waiting requests into the step for as long as budgets, slots and KV last."""
         waiting, slots = self.waiting, self.max_running_requests - self.running.size
         # A step with nothing in it yet has room.
-        verdict = adder.verdict() if adder.prefills or self.settings.mixed_chunk else Verdict.CONTINUE
-        while waiting and verdict is not Verdict.NO_BUDGET:
+        verdict = adder.verdict() if adder.prefills or self._mixed_chunk else CONTINUE
+        while waiting and verdict is not NO_BUDGET:
             before = len(adder.prefills)
-            self.batch_is_full |= before >= slots
+            if before >= slots:
+                self.batch_is_full = True
             if self.batch_is_full:
                 return
             verdict = adder.try_add(waiting[0])
@@ -152,18 +153,10 @@ class Scheduler:
                 request = waiting.popleft()
                 self.running_requests += 1
                 if request.retractions == 0:
-                    request.cached_tokens = adder.prefills[before].start
-            if verdict is Verdict.NO_KV:
+                    request.cached_tokens = adder.prefills[before][1]
+            if verdict is NO_KV:
                 self.batch_is_full = bool(adder.prefills) or bool(self.running.requests)
                 return
-
-    def _launch(self, adder: PrefillAdder) -> Step:
-        for prefill in adder.prefills:
-            request = prefill.request
-            if prefill.stop == request.prompt_tokens + request.generated:
-                self._prefilled.append(request)
-        self.pool.allocate(adder.allocated)
-        return adder.step
 
     def _mix_decode(self, step: Step) -> None:
         """Let the running requests decode in a prefill step, if their tokens fit beside it."""
@@ -178,7 +171,10 @@ class Scheduler:
     def _form_decode(self, in_flight: Step | None) -> Step | None:
         """All running requests, less those whose token in flight is their last; retracts where KV is short."""
         running = self.running
-        left = bool(running.ends) and running.ends[0][0] <= running.launched and self._drop_ending()
+        ends = running.ends
+        left = False
+        if ends and ends[0][0] <= running.launched:
+            left = self._drop_ending()
         if not running.size:
             self.batch_is_full = False
             return None
@@ -199,7 +195,8 @@ class Scheduler:
             return None
         self.pool.free -= need
         running.launched += 1
-        return Step(running.size, running.context_tokens)
+        size = running.size
+        return Step(size, running.tokens_at_zero + size * running.launched)
 
     def _drop_ending(self) -> bool:
         """Take requests whose last token is in flight out of the batch, where their length tells so in advance.
@@ -210,7 +207,7 @@ class Scheduler:
         dropped = False
         for request in running.pop_ended(running.launched):
             self._ending.append(request)
-            if request.ends_by_length:
+            if request.ends_by_length():
                 running.remove(request)
                 self._changed = dropped = True
         return dropped
@@ -239,7 +236,7 @@ class Scheduler:
             return 1
         if self.waiting and (self._left or not self.batch_is_full):
             return 1
-        steps = running.next_end() - running.launched + 1
+        steps = running.ends[0][0] - running.launched + 1
         if steps <= 1:
             return 1
         available = self.pool.free + self.pool.cache.evictable_tokens
@@ -267,23 +264,27 @@ class Scheduler:
 
         Returns the requests that got their first token, and those that are complete and have left.
         """
-        if step.decode_batch:
-            self._processed += step.steps
-        ends = self.running.ends
-        if ends and ends[0][0] <= self._processed:
-            self._ending += self.running.pop_ended(self._processed)
+        if batch := step.decode_batch:
+            steps = step.steps
+            self._processed = processed = self._processed + steps
+            self.generated_tokens += steps * batch
+            ends = self.running.ends
+            if ends and ends[0][0] <= processed:
+                self._ending += self.running.pop_ended(processed)
         if not step.prefills and not self._ending:
-            return _NOBODY, _NOBODY
+            return _NOTHING
         first: list[ServerRequest] = []
         ended: list[ServerRequest] = []
         for request, _, stop, retractions in step.prefills:
             if request.done or request.retractions != retractions or stop != request.prompt_tokens + request.generated:
                 continue
+            self.generated_tokens += 1
             if request.generated == 0:
                 first.append(request)
-            else:
-                self.regained += 1
             if request.generated + 1 >= request.output_tokens:
+                if request.running:
+                    # It joined the batch while the step that gives its last token was in flight.
+                    self.running.withdraw(request)
                 ended.append(request)
                 self._end(request)
             else:
@@ -315,7 +316,7 @@ class Scheduler:
         self._left = self._changed = True
         self.running_requests -= 1
         if request.running:
-            self.running.remove(request)
+            self.running.withdraw(request)
         if request is self.chunked:
             self.chunked = None
         self.pool.release(request, request.computed, keep_tokens=0)

@@ -1,24 +1,16 @@
 """One step of the GPU, or a run of decode steps that differ in nothing but the requests' lengths."""
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from math import ceil, sqrt
 
 from .request import ServerRequest
 
 __all__ = ["Prefill", "Step"]
 
 
-class Prefill(NamedTuple):
-    """One request's part of a prefill step: tokens ``start:stop`` of its sequence.
-
-    ``retractions`` tells a request that was retracted while the step ran from one that was not.
-    """
-
-    request: ServerRequest
-    start: int
-    stop: int
-    retractions: int
+Prefill = tuple[ServerRequest, int, int, int]
+"""One request's part of a prefill step: request, start, stop, retractions. Tokens ``start:stop`` of its sequence are
+computed; ``retractions`` tells a request that was retracted while the step ran from one that was not."""
 
 
 class Step:
@@ -59,12 +51,7 @@ class Step:
 
     def end(self, steps: int) -> float:
         """When the first ``steps`` steps have ended."""
-        return self.started_at + steps * self.first_s + self.slope_s * (steps * (steps - 1) // 2)
-
-    @property
-    def last_start(self) -> float:
-        """When the run's last step begins."""
-        return self.end(self.steps - 1) if self.steps > 1 else self.started_at
+        return self.started_at + steps * (self.first_s + self.slope_s * (steps - 1) / 2)
 
     def steps_begun(self, at: float) -> int:
         """The first step that ends at ``at`` or later, counted from 1 and at most ``steps``."""
@@ -73,13 +60,12 @@ class Step:
             return 1
         # Solve slope/2 n^2 + (first - slope/2) n = elapsed, in the form that is stable for a small slope.
         linear = first_s - slope_s / 2
-        steps = math.ceil(2 * elapsed / (linear + math.sqrt(linear * linear + 2 * slope_s * elapsed)))
-        if steps > self.steps:
-            steps = self.steps
-        # The root is rounded; the boundaries themselves decide, computed as ``end`` does.
-        started_at = self.started_at
-        while steps > 1 and started_at + (steps - 1) * first_s + slope_s * ((steps - 1) * (steps - 2) // 2) >= at:
-            steps -= 1
-        while steps < self.steps and started_at + steps * first_s + slope_s * (steps * (steps - 1) // 2) < at:
-            steps += 1
-        return steps
+        root = 2 * elapsed / (linear + sqrt(linear * linear + 2 * slope_s * elapsed))
+        steps = ceil(root)
+        if not 1e-6 < steps - root < 0.999_999:
+            # The root is rounded; close to a boundary the boundaries themselves decide.
+            while steps > 1 and self.end(steps - 1) >= at:
+                steps -= 1
+            while self.end(steps) < at:
+                steps += 1
+        return min(self.steps, steps)
