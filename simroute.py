@@ -9,9 +9,9 @@ __all__ = ["main"]
 _COMMANDS = {
     "sim": "simcore.cli.sim:sim",
     "live": "live.replay.cli:live",
+    "calibrate": "calibrate.cli:calibrate",
     "validate": "live.validation.cli:validate",
     "compare": "simcore.cli.compare:compare",
-    "calibrate": "calibrate.cli:calibrate",
     "whatif": "simcore.cli.whatif:whatif",
     "policies": "simcore.cli.lists:policies",
     "scenarios": "simcore.cli.lists:scenarios",

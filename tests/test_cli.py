@@ -18,6 +18,9 @@ COMMANDS = (
     ["scenarios"],
     ["scenarios", "show"],
     ["scenarios", "init"],
+    ["compare"],
+    ["validate"],
+    ["whatif"],
     ["check"],
     ["schema"],
 )
@@ -38,8 +41,8 @@ def test_the_help_lists_the_commands_in_the_order_of_use() -> None:
 
     # Indented by two: a name; by more: where a description goes on.
     commands = [line.split()[0] for line in listed if line.startswith("  ") and not line.startswith("   ")]
-    assert commands[:3] == ["sim", "live", "calibrate"]
-    assert commands[3:] == ["policies", "scenarios", "profile", "serve", "emulate", "check", "schema"]
+    assert commands[:6] == ["sim", "live", "calibrate", "validate", "compare", "whatif"]
+    assert commands[6:] == ["policies", "scenarios", "profile", "serve", "emulate", "check", "schema"]
 
 
 def test_version() -> None:

@@ -19,9 +19,13 @@ class Load:
     value: float = 0.0
 
     def __str__(self) -> str:
-        return {"rate": f"{self.value:g} req/s", "concurrency": f"{self.value:g} clients", "as is": "its own load"}[
-            self.kind
-        ]
+        match self.kind:
+            case "rate":
+                return f"{self.value:g} req/s"
+            case "concurrency":
+                return f"{self.value:g} client{'s' if self.value > 1 else ''}"
+            case "as is":
+                return "its own load"
 
     @property
     def slug(self) -> str:

@@ -135,7 +135,7 @@ def count_table(group: Group) -> TextTable:
 
 
 def _said(one: Agreement, size: float) -> str:
-    return f"{100 * size:.2f} pts" if one.scale == "points" else percent(size)
+    return said_signed(one, size).removeprefix("+")
 
 
 def _own(one: Agreement) -> str:

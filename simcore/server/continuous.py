@@ -214,9 +214,9 @@ class ContinuousServer:
         if step.changed and self._noise_sigma:
             self._noise = self._draw_noise()
         if step.prefills:
-            for prefill in step.prefills:
-                if prefill.request.started_at < 0:
-                    prefill.request.started_at = now
+            for request, _, _, _ in step.prefills:
+                if request.started_at < 0:
+                    request.started_at = now
             step.first_s = self._prefill_s(step) * self._noise
             if self._looks_past:
                 self._look_past(step, now + step.first_s)
