@@ -11,7 +11,7 @@ from simcore.compare.breakdown import PARTS
 from simcore.report import print_table
 from simcore.report.html import Page, render
 from simcore.report.tables import TextTable
-from simcore.report.wording import latency_unit
+from simcore.report.wording import latency_unit, signed_number
 
 from .findings import Group, Validation
 from .tables import count_table, error_table, order_table, overview_table
@@ -43,7 +43,7 @@ def _worst_line(group: Group) -> str:
     unit = latency_unit([part.error_s])
     return (
         f"Mean E2E is furthest off in {group}: {said_signed(found, found.error.value)}, most of it in "
-        f"{part_label(part)} ({PARTS[part.name]}): {part.error_s * unit.scale:+.3g} {unit.name}."
+        f"{part_label(part)} ({PARTS[part.name]}): {signed_number(part.error_s * unit.scale)} {unit.name}."
     )
 
 

@@ -6,7 +6,16 @@ from typing import Final
 
 from simcore.profile_measurement import Trust
 from simcore.report.tables import Cell, Column, TextTable
-from simcore.report.wording import UNKNOWN, latency_unit, number, percent, signed, signed_interval, unit_named
+from simcore.report.wording import (
+    UNKNOWN,
+    latency_unit,
+    number,
+    percent,
+    signed,
+    signed_interval,
+    signed_number,
+    unit_named,
+)
 
 from .agreement import Agreement
 from .breakdown import PARTS, Part
@@ -113,7 +122,7 @@ def _part_row(
     texts = (
         number(real_s * scale),
         number(simulated_s * scale),
-        f"{error_s * scale:+.3g}",
+        signed_number(error_s * scale),
         percent(error_s / total_s) if total_s else UNKNOWN,
     )
     return (Cell(name), Cell(meaning), *(Cell(text) for text in texts))

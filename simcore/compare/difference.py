@@ -36,12 +36,13 @@ def distance(quantity: Quantity, ours: Sequence[Side], theirs: Sequence[Side], c
         over_seeds = statistics.paired_difference_over_seeds(mine_by_seed, others_by_seed, confidence)
         return Distance(over_seeds, True)
     (mine,), (other,) = ours, theirs
+    alike = same_workload(mine.result, other.result)
     if quantity.per_request is None:
         only = statistics.paired_difference_over_seeds([quantity.value(mine)], [quantity.value(other)], confidence)
-        return Distance(only, True)
+        return Distance(only, alike)
     values, reference = quantity.per_request(mine), quantity.per_request(other)
     rng, quantile = rng_of(quantity.name), quantity.quantile
-    if same_workload(mine.result, other.result):
+    if alike:
         pair = aligned(values, reference)
         return Distance(statistics.paired_difference(*pair, rng, quantile=quantile, confidence=confidence), True)
     each = [

@@ -4,7 +4,7 @@ import math
 from typing import Final
 
 from simcore.report.tables import Cell, Column, TextTable
-from simcore.report.wording import UNKNOWN, Unit, number, signed, signed_interval, unit_named
+from simcore.report.wording import UNKNOWN, Unit, number, signed, signed_interval, signed_number, unit_named
 
 from .side_by_side import Row, SideBySide, Versus
 
@@ -69,12 +69,9 @@ def change(value: float, versus: Versus, unit: Unit) -> tuple[str, str]:
     elif math.isfinite(relative.value):
         text, ends = signed(relative.value), signed_interval(relative.low, relative.high)
     else:
-        text = "0" if absolute.value == 0 else f"{absolute.value * unit.scale:+.3g} {unit.name}"
-        ends = (
-            f"{absolute.low * unit.scale:+.3g} to {absolute.high * unit.scale:+.3g}"
-            if absolute.low == absolute.low
-            else ""
-        )
+        text = signed_number(absolute.value * unit.scale)
+        low, high = (signed_number(end * unit.scale) for end in (absolute.low, absolute.high))
+        ends = f"{low} to {high}" if absolute.low == absolute.low else ""
     told = versus.significant or math.isnan(versus.p_value)
     return (text if told else f"{text} n.s."), ends
 

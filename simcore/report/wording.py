@@ -18,6 +18,7 @@ __all__ = [
     "percent",
     "signed",
     "signed_interval",
+    "signed_number",
     "unit_named",
     "unit_of",
     "verdict",
@@ -47,6 +48,11 @@ def number(value: float) -> str:
         return "0"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:,.{digits}f}"
+
+
+def signed_number(value: float) -> str:
+    """As ``number``, with its sign."""
+    return f"+{number(value)}" if value > 0 else number(value)
 
 
 def percent(share: float) -> str:

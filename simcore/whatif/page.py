@@ -12,10 +12,10 @@ from .counterfactual import Counterfactual
 
 __all__ = ["reproduction_tables", "trust_line", "whatif_page", "whatif_plots"]
 
-_ADVICE = {
-    "good": "what follows can be trusted as far as that goes",
-    "usable": "take what follows as a direction",
-    "do not trust": "what follows is no answer",
+_VERDICT = {
+    "good": ("reproduces the run as it was", "what follows can be trusted as far as that goes"),
+    "usable": ("roughly reproduces the run as it was", "take what follows as a direction"),
+    "do not trust": ("does not reproduce the run as it was", "what follows is no answer"),
 }
 
 
@@ -24,8 +24,9 @@ def trust_line(found: Counterfactual) -> str:
     if found.exact:
         return "The simulation repeats the run exactly, request by request."
     word, reasons = found.verdict
+    finding, advice = _VERDICT[word]
     said = f": {'; '.join(reasons)}" if reasons else ""
-    return f"The simulation of the run as it was is {word}{said}; {_ADVICE[word]}."
+    return f"The simulation {finding}{said}; {advice}."
 
 
 def reproduction_tables(found: Counterfactual) -> list[TextTable]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.engine import fleet, flat_profile, scenario
+from support.engine import flat_profile, fleet, scenario
 from support.results import make_result
 
 from simcore.compare.agreement import agreements
