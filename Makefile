@@ -17,7 +17,7 @@ LOCK_NOTE := \# Exact versions, written by make lock.
 NOT_LOCKED := --all --exclude pip --exclude wheel --exclude simroute
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sglang lint format bench profiles lengths docs lock clean
+.PHONY: help demo test test-sglang lint format validate bench profiles lengths docs lock clean
 
 help: ## List what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -40,6 +40,9 @@ lint: $(TEST_TOOLS) ## Check style, types and the direction of imports.
 format: $(TEST_TOOLS) ## Format the code and apply the linter's safe fixes.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+validate: $(INSTALLED) $(SGLANG) ## Hold the simulator against four real SGLang servers on the CPU; installs SGLang first, 40 min.
+	$(BIN)/python benchmarks/sglang/validate.py --sglang $(SGLANG_VENV)
 
 bench: $(INSTALLED) ## Measure the simulator's speed and memory.
 	$(BIN)/python benchmarks/run.py

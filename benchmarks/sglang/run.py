@@ -11,74 +11,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-import urllib.request
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
+
+from servers import slow_down, start, stop, wait
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-FORWARD_SLEEP_S = 0.04
-FLAGS = [
-    "--load-format",
-    "dummy",
-    "--device",
-    "cpu",
-    "--host",
-    "127.0.0.1",
-    "--attention-backend",
-    "torch_native",
-    "--sampling-backend",
-    "pytorch",
-    "--dtype",
-    "float32",
-    "--max-total-tokens",
-    "65536",
-    "--max-running-requests",
-    "16",
-    "--disable-overlap-schedule",
-    "--sleep-on-idle",
-    "--enable-metrics",
-    "--load-snapshot-publish-interval",
-    "1",
-    "--decode-log-interval",
-    "1",
-    "--incremental-streaming-output",
-]
-
-
-def start(python: str, model: str, port: int, log: Path) -> subprocess.Popen[bytes]:
-    """One server in a process group of its own."""
-    environment = {**os.environ, "SGLANG_USE_CPU_ENGINE": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [python, "-m", "sglang.launch_server", "--model-path", model, "--served-model-name", "tiny"]
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            [*command, "--port", str(port), *FLAGS],
-            env=environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-def wait(url: str, within_s: float) -> None:
-    """Until a server is ready."""
-    deadline = time.monotonic() + within_s
-    while True:
-        try:
-            urllib.request.urlopen(f"{url}/ready", timeout=2).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(1)
-
-
-def slow_down(url: str) -> None:
-    """Let each forward pass take its time."""
-    body = json.dumps({"forward_sleep_time": FORWARD_SLEEP_S}).encode()
-    request = urllib.request.Request(f"{url}/slow_down", body, {"Content-Type": "application/json"})
-    urllib.request.urlopen(request, timeout=10).close()
 
 
 def simroute(*words: str) -> list[str]:
@@ -141,13 +80,6 @@ def main() -> None:
         with (given.out / "faults.json").open("w") as output:
             faults = [sys.executable, str(HERE / "faults.py"), *pairs]
             subprocess.run(faults, env=environment, stdout=output, check=False)
-
-
-def stop(server: subprocess.Popen[bytes]) -> None:
-    """End a server's whole group."""
-    with suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGKILL)
-    server.wait()
 
 
 main()

@@ -163,6 +163,7 @@ def _group_document(group: Group) -> dict[str, Any]:
     return {
         "policy": group.policy,
         "load": str(group.load),
+        "load_value": group.load.value,
         "repeats": [one.live.cell.repeat for one in group.pairings],
         "errors": {name: asdict(one) for name, one in group.agreements.items()},
         "breakdown": [{**asdict(part), "error_s": part.error_s} for part in group.parts],

@@ -159,7 +159,7 @@ def test_the_profile_can_be_another_for_the_run_and_the_rest(tmp_path: Path) -> 
 
     assert not found.exact
     assert found.verdict[0] == "do not trust"
-    assert trust_line(found).startswith("The simulation does not reproduce the run as it was: mean TTFT is off by ")
+    assert trust_line(found).startswith("The simulation does not reproduce the run as it was: mean TPOT is off by ")
     for side in (found.twin, *found.alternatives):
         assert set(side.result.servers["profile"]) == {"llama-3.1-8b-h200"}
 
