@@ -284,7 +284,6 @@ class ContinuousServer:
         first, ended = scheduler.process(run)
         going_on = 0
         for request in first:
-            request.first_token_at = now
             telemetry.count_first_token(request, now)
             if self._tells_first_tokens:
                 self._listener.first_token(self, request, now)

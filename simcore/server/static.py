@@ -125,7 +125,6 @@ class StaticServer:
         batch = self._batch
         for request in batch:
             if not request.done:
-                request.first_token_at = now
                 self._generated_tokens += 1
                 self.telemetry.count_first_token(request, now)
                 if self._listener.wants_first_tokens:
