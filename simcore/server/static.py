@@ -116,7 +116,7 @@ class StaticServer:
         step.attended = sum(request.prompt_tokens**2 / 2 for request in self._batch)
         prefill_s = self._times.prefill_s(step.new_tokens, step.attended)
         step.started_at, step.first_s = now, prefill_s
-        self.telemetry.steps.add(step, now + prefill_s, now)
+        self.telemetry.steps.add_prefill(step, now + prefill_s)
         self.peak_kv_tokens = max(self.peak_kv_tokens, step.new_tokens)
         self.telemetry.peak_running = max(self.telemetry.peak_running, len(self._batch))
         self._clock.at(now + prefill_s, self._on_prefilled)
