@@ -34,7 +34,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--from-run", type=_FOLDER, metavar="RUN_DIR", help="Refit a profile from a run's records instead.")
 @click.option("--profile", metavar="PROFILE", help="For --from-run: the profile to refit.  [default: the run's]")
 @click.option(
-    "--watch", type=DurationOption(), metavar="EVERY", help="For --from-run: again and again, at this interval."
+    "--watch", type=DurationOption(), metavar="EVERY", help="For --from-run: look for a newer run at this interval."
 )
 @click.option("--max-drift", type=float, default=0.1, show_default=True, help="For --from-run: warn beyond this share.")
 @click.option("--model", metavar="MODEL", help="For --from-grid and --from-aiconfigurator..")
