@@ -96,6 +96,8 @@ class _Simulation:
         self._clients = Clients(self.clock, workload, self._send)
         self._requests = RequestFaces(scenario, workload, profiles[0].model, policies)
         self._flights: dict[int, ServerRequest] = {}
+        # Bound once: that costs more than the call.
+        self._finished = self._on_finished
         self._total = len(workload)
         self._on_progress = on_progress
         self._progress_every = max(self._total // 200, 1)
@@ -172,7 +174,7 @@ class _Simulation:
         """See ``Listener``."""
         egress_s = self._egress_s[server.server_id]
         request.first_token_at += egress_s
-        self.clock.at(now + egress_s, self._on_finished, request)
+        self.clock.at(now + egress_s, self._finished, request)
 
     def failed(self, server: Server, request: ServerRequest, reason: str, now: float) -> None:
         """See ``Listener``."""

@@ -1,6 +1,7 @@
 """What the policy may see of a request, and what its server gets."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from .workload import NONE, Workload, answer_segment
 from .workload.columns import IntColumn
 
 __all__ = ["RequestFaces"]
+
+# A NamedTuple's own constructor is a function in Python; one is made for every request.
+_request_view = partial(tuple.__new__, RequestView)
 
 
 class RequestFaces:
@@ -37,16 +41,18 @@ class RequestFaces:
 
     def view(self, request_id: int, now: float) -> RequestView:
         """What the policy sees."""
-        return RequestView(
-            request_id,
-            self._model,
-            self._prompt_tokens[request_id],
-            self._expected[request_id],
-            now,
-            self._prompts.prefix_hashes(request_id) if self._with_hashes else (),
-            self._session[request_id],
-            self._priority[request_id],
-            self._slo,
+        return _request_view(
+            (
+                request_id,
+                self._model,
+                self._prompt_tokens[request_id],
+                self._expected[request_id],
+                now,
+                self._prompts.prefix_hashes(request_id) if self._with_hashes else (),
+                self._session[request_id],
+                self._priority[request_id],
+                self._slo,
+            )
         )
 
     def at_server(self, request_id: int, member: Member, now: float) -> ServerRequest:
