@@ -197,14 +197,9 @@ class _Simulation:
         self._router.on_first_token(now, request.request_id)
 
     def _on_finished(self, now: float, request: ServerRequest) -> None:
-        request_id, recorder = request.request_id, self.recorder
+        request_id = request.request_id
         del self._flights[request_id]
-        recorder.first_token_at[request_id] = request.first_token_at
-        recorder.finished_at[request_id] = now
-        recorder.cached_tokens[request_id] = request.cached_tokens
-        recorder.output_tokens[request_id] = request.output_tokens
-        recorder.retractions[request_id] = request.retractions
-        recorder.end(request_id, "finished")
+        self.recorder.finish(request, now)
         if actions := self._router.on_finish(now, request_id):
             self._act(actions, now)
         self._clients.answered(request_id, now)
@@ -262,7 +257,7 @@ class _Simulation:
 def _rare_collections() -> Iterator[None]:
     """Look for unreachable cycles less often: what is made for a request goes by its reference count."""
     before = gc.get_threshold()
-    gc.set_threshold(100_000, *before[1:])
+    gc.set_threshold(1_000_000, *before[1:])
     try:
         yield
     finally:
@@ -287,8 +282,13 @@ def _warnings(members: list[Member]) -> list[str]:
         totals = member.server.telemetry.totals
         out, steps = outside.get(member.profile.name, (0, 0))
         outside[member.profile.name] = (out + totals.steps_out_of_range, steps + totals.steps)
+    shares = {name: _percent(out, steps) for name, (out, steps) in outside.items() if out}
     return [
-        f"profile {name} was used outside its valid range in {out / steps:.1%} of steps: their times are extrapolated"
-        for name, (out, steps) in outside.items()
-        if out
+        f"profile {name} was used outside its valid range in {share} of steps: their times are extrapolated"
+        for name, share in shares.items()
     ]
+
+
+def _percent(some: int, of: int) -> str:
+    """What is there is not rounded to nothing."""
+    return "under 0.1%" if some < of / 1000 else f"{some / of:.1%}"

@@ -281,13 +281,12 @@ class ContinuousServer:
             telemetry.steps.add(run, now, self._decoded_at, self._fresh)
             self._decoded_at, self._fresh = now, _NOBODY
         else:
-            telemetry.steps.add(run, now, now)
+            telemetry.steps.add_prefill(run, now)
         if run.prefills and scheduler.running_requests > telemetry.peak_running:
             telemetry.peak_running = scheduler.running_requests
         first, ended = scheduler.process(run)
         going_on = 0
         for request in first:
-            request.first_token_at = now
             telemetry.count_first_token(request, now)
             if self._tells_first_tokens:
                 self._listener.first_token(self, request, now)

@@ -90,7 +90,7 @@ class PrefillAdder:
     def try_add(self, request: ServerRequest) -> Verdict:
         """Admit a waiting request, whole or its first chunk, or say why not."""
         pool, generated, reserve = self._pool, request.generated, request.max_new_tokens
-        if pool.caches:
+        if request.shareable or request.retractions:
             pool.match(request)
         tokens = request.prompt_tokens + generated - request.computed
         output_tokens = reserve - generated

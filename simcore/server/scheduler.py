@@ -94,11 +94,13 @@ class Scheduler:
         if self.chunked is not None:
             self.pool.checkpoint(self.chunked, self.chunked.computed)
             self.batch_is_full = False
-        merged = [request for request in self._prefilled if not request.done]
+        merged = []
+        for request in self._prefilled:
+            if not request.done:
+                self.running.add(request)
+                self._changed = True
+                merged.append(request)
         self._prefilled = []
-        for request in merged:
-            self.running.add(request)
-            self._changed = True
         return merged
 
     def _form_prefill(self, in_flight: Step | None, merged: Sequence[ServerRequest]) -> Step | None:
@@ -111,7 +113,8 @@ class Scheduler:
             if batch >= self.max_running_requests:
                 self.batch_is_full = True
                 return None
-        self._order.sort(self.waiting)
+        if self._order.sorts:
+            self._order.sort(self.waiting)
         mixed_tokens = batch if self._mixed_chunk else 0
         reserved = self._reserved(in_flight, merged)
         adder = PrefillAdder(self.pool, self._max_prefill_tokens, self._chunked_prefill_size, reserved, mixed_tokens)
@@ -215,6 +218,8 @@ class Scheduler:
     def _retract(self, in_flight: Step | None) -> None:
         retraction = retract(self.running, self.pool, in_flight)
         self.waiting.extend(retraction.retracted)
+        # The token in flight is lost, also where it would have been the last.
+        self._ending = [request for request in self._ending if request not in retraction.retracted]
         self.retracted += len(retraction.retracted)
         self.running_requests -= len(retraction.retracted)
         if retraction.out_of_memory is not None:

@@ -122,7 +122,7 @@ def test_the_ratio_by_the_numbers() -> None:
     assert ratio.current() == pytest.approx(0.098)
     ratio.reset()
     assert ratio.current() == pytest.approx(0.7)
-    assert NewTokenRatio(5.0).current == 1.0
+    assert NewTokenRatio(5.0).current() == 1.0
 
 
 @pytest.mark.parametrize(("prompt", "admitted"), [(5902, True), (5903, False)])
