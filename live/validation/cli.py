@@ -91,7 +91,9 @@ class _Numbers(click.ParamType[tuple[float, ...]]):
 )
 @click.option("--api-key", envvar="SIMROUTE_UPSTREAM_KEY", help="The servers' key; better in SIMROUTE_UPSTREAM_KEY.")
 @click.option("--fail-on", "gates", metavar="GATE", multiple=True, help="Exit with 99 if it holds; repeatable.")
-@click.option("--rerun-invalid", is_flag=True, help="Run cells again whose live run was invalid.")
+@click.option(
+    "--rerun-invalid", is_flag=True, help="Run cells again whose live run was invalid, or in which requests failed."
+)
 @click.option(
     "--out",
     metavar="DIR",

@@ -111,7 +111,7 @@ def _missing(
     missing = []
     for cell in cells:
         found = twins.find(cell, scenarios[cell.load])
-        if found is not None and rerun_invalid and not found.notes["valid"]:
+        if found is not None and rerun_invalid and not found.proves_something:
             twins.discard(cell)
             found = None
         if found is None:

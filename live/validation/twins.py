@@ -40,6 +40,11 @@ class LiveCell:
     notes: dict[str, Any]
 
     @property
+    def proves_something(self) -> bool:
+        """Whether the run is valid and no request of it failed."""
+        return bool(self.notes["valid"]) and not self.stored.summary.counts["failed"]
+
+    @property
     def side(self) -> Side:
         return Side.make(f"{self.cell.policy.label} live", self.stored.result, self.stored.summary)
 

@@ -158,6 +158,19 @@ def test_an_invalid_run_is_said_to_be_and_run_again_when_asked(
     assert finding(tmp_path)["invalid"] == []
 
 
+def test_a_run_in_which_requests_failed_is_run_again_when_asked(tmp_path: Path) -> None:
+    one = {"policies": (("random", {}),), "loads": (Load("rate", 60),)}
+    validate(tmp_path, **one)
+    summary = tmp_path / "grid/cells/random-60rps-r0/live/summary.json"
+    document = json.loads(summary.read_text())
+    document["counts"] |= {"failed": 1, "finished": 23}
+    summary.write_text(json.dumps(document))
+    validate(tmp_path, **one)
+    assert json.loads(summary.read_text())["counts"]["failed"] == 1
+    validate(tmp_path, **one, rerun_invalid=True)
+    assert json.loads(summary.read_text())["counts"]["failed"] == 0
+
+
 def test_an_interrupted_grid_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second cell is interrupted."""
     import live.validation.sitting as sitting

@@ -101,6 +101,28 @@ def test_what_did_not_happen_is_null(tmp_path: Path, without_plots: None) -> Non
     assert pq.read_table(folder / "requests.parquet")["finished_at"].null_count == 1
 
 
+def test_a_run_of_an_earlier_version_has_no_times_at_the_server(tmp_path: Path, without_plots: None) -> None:
+    folder = write(tmp_path, make_result([{"arrived_at": 0.2, "server_queue_s": 1.0, "prefill_s": 1.0}]))
+    table = pq.read_table(folder / "requests.parquet")
+    pq.write_table(table.drop_columns(["server_queue_s", "prefill_s"]), folder / "requests.parquet")
+
+    requests = load_run(folder).result.requests
+    assert list(requests.columns) == list(REQUEST_DTYPES)
+    assert requests[["server_queue_s", "prefill_s"]].isna().all(axis=None)
+
+
+def test_a_run_may_have_its_own_name_and_no_page(tmp_path: Path) -> None:
+    result = make_result([{"arrived_at": 0.2}])
+    manifest = manifest_of(result)
+    folder = write_run(
+        tmp_path, result, measured(result), config=CONFIG, manifest=manifest, name="mine", with_page=False
+    )
+
+    assert folder == tmp_path / "mine"
+    assert not {"report.html", "plots"} & {path.name for path in folder.iterdir()}
+    assert len(load_run(folder).result.requests) == 1
+
+
 def test_manifest(written: Path) -> None:
     manifest = json.loads((written / "manifest.json").read_text())
 

@@ -1,5 +1,7 @@
 """The error of mean E2E in parts: they add up to it, and name where it is."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from support.engine import flat_profile, fleet, scenario
@@ -88,9 +90,10 @@ def test_the_parts_add_up_to_the_error_of_mean_e2e(told: bool) -> None:
         assert names == ["router_wait_s", "server_ttft_s", "decode_s"]
 
 
-def test_a_simulated_run_tells_its_parts(tmp_path) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("batching", ["continuous", "static"])
+def test_a_simulated_run_tells_its_parts(batching: str, tmp_path: Path) -> None:
     """One slot, steps of 1 ms: the second request waits at the server for the first one's 10 tokens."""
-    profile = flat_profile(requests={"ingress_s": 0.002, "egress_s": 0.003})
+    profile = flat_profile(requests={"ingress_s": 0.002, "egress_s": 0.003}, batching=batching)
     workload = {
         "arrivals": {"kind": "closed_loop", "max_concurrency": 2},
         "requests": 2,

@@ -1,5 +1,7 @@
 """A run under other policies: the run itself comes back exactly, and what is changed is all that changes."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +31,6 @@ def stored(folder: Path, scenario: Scenario, policy: PolicySpec, seed: int) -> S
 
 
 def kept(folder: Path, result: RunResult, scenario: Scenario, policy: PolicySpec, seed: int) -> StoredRun:
-    from datetime import UTC, datetime
-
     run = MeasuredRun(summarise(result, {}, scenario.warmup_s), observe(result, {}, scenario.warmup_s))
     config = resolved_yaml(scenario.model_copy(update={"policies": (policy,), "seed": seed}))
     now = datetime.now(UTC)
@@ -115,6 +115,21 @@ def test_a_closed_loops_arrivals_follow_from_the_answers(tmp_path: Path) -> None
     (other,) = what_if(run, (), ("servers.0.count=1",), None).alternatives
 
     assert other.result.requests["arrived_at"].max() > run.result.requests["arrived_at"].max()
+
+
+def test_behind_a_clients_limit_requests_are_due_when_they_were_due(tmp_path: Path) -> None:
+    run = stored(tmp_path, small(tmp_path, {"max_concurrency": 2}), PolicySpec(name="random"), 0)
+    workload = recorded_workload(run, recorded_scenario(run))
+
+    assert (workload.arrival_s <= run.result.requests["arrived_at"]).all()
+    assert (workload.arrival_s < run.result.requests["arrived_at"] - 0.1).any()
+
+
+def test_an_interrupted_run_is_refused(tmp_path: Path) -> None:
+    scenario, policy = small(tmp_path), PolicySpec(name="random")
+    result = replace(simulate(scenario, policy, 0), interrupted=True)
+    with pytest.raises(UserError, match="was interrupted: its workload is not whole"):
+        what_if(kept(tmp_path, result, scenario, policy, 0), (), (), None)
 
 
 def test_answers_that_the_model_ended_are_as_long_as_they_were(tmp_path: Path) -> None:
