@@ -8,15 +8,14 @@ __all__ = ["time_at_server"]
 
 
 def time_at_server(meta: Mapping[str, Any]) -> tuple[float, float]:
-    """Seconds in its queue before the first prefill step, and from there to the first token; NaN where it is not told.
+    """Seconds until its first prefill step began, and from there to the first token; NaN where it is not told.
 
-    ``meta`` is SGLang's meta_info, which tells it with --enable-metrics. Its queue_time counts every stay in the queue;
-    of a request that was retracted the first is from when the API server had dispatched it.
+    ``meta`` is SGLang's meta_info, which tells it with --enable-metrics. Its own queue_time begins when the scheduler
+    looks into its inbox, after the step under way, and counts every stay of a retracted request: so the first is from
+    when the API server had sent the request to the scheduler, which may be a moment after it was taken up.
     """
-    entered, prefilled = meta.get("forward_entry_time"), meta.get("prefill_finished_time")
-    if not isinstance(entered, float) or not isinstance(prefilled, float):
-        return math.nan, math.nan
-    queued_s = meta.get("queue_time")
-    if meta.get("num_retractions"):
-        queued_s = entered - meta["api_server_dispatch_finish_ts"] if "api_server_dispatch_finish_ts" in meta else None
-    return queued_s if isinstance(queued_s, float) else math.nan, prefilled - entered
+    sent, entered, prefilled = (
+        meta.get(name, math.nan)
+        for name in ("api_server_dispatch_finish_ts", "forward_entry_time", "prefill_finished_time")
+    )
+    return max(entered - sent, 0.0) if entered == entered and sent == sent else math.nan, prefilled - entered

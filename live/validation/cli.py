@@ -91,9 +91,7 @@ class _Numbers(click.ParamType[tuple[float, ...]]):
 )
 @click.option("--api-key", envvar="SIMROUTE_UPSTREAM_KEY", help="The servers' key; better in SIMROUTE_UPSTREAM_KEY.")
 @click.option("--fail-on", "gates", metavar="GATE", multiple=True, help="Exit with 99 if it holds; repeatable.")
-@click.option(
-    "--rerun-invalid", is_flag=True, help="Run cells again whose live run was invalid, or in which requests failed."
-)
+@click.option("--rerun-invalid", is_flag=True, help="Run cells again whose live run was invalid or lost requests.")
 @click.option(
     "--out",
     metavar="DIR",
