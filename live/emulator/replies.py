@@ -96,7 +96,7 @@ class GenerateFormat(Format):
         }
         if finish is not None:
             meta["e2e_latency"] = e2e_s
-            if request is not None and request.first_token_at >= 0:
+            if request is not None and stop > 0:
                 # As SGLang with --enable-metrics; the absolute times are of the emulator's own clock.
                 meta["queue_time"] = request.started_at - request.ready_at
                 meta["api_server_dispatch_finish_ts"] = request.ready_at

@@ -50,6 +50,7 @@ class ServerRequest:
         "started_at",
     )
 
+    first_token_at: float
     stamp: int
     joined_at: int
     counts_down: bool
@@ -86,9 +87,8 @@ class ServerRequest:
         self.done = False
 
         self.started_at = -1.0
-        self.first_token_at = -1.0
-        self.cached_tokens = 0
         self.retractions = 0
+        self.cached_tokens = 0
 
     @property
     def fill_tokens(self) -> int:

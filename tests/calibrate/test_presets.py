@@ -142,7 +142,7 @@ def test_presets_are_calibrated_one_after_the_other_and_compared(tmp_path: Path)
     python = fake_python(tmp_path, ENGINE.format(paths=[str(ROOT), str(ROOT / "tests")], seen=str(seen)))
     (tmp_path / "p.yaml").write_text(PRESETS)
     names = ("--presets", str(tmp_path / "p.yaml"), "--preset", "bf16", "--preset", "fp8")
-    how = ("--python", python, "--budget", "4s", "--quiet", "--out", str(tmp_path / "out"))
+    how = ("--python", python, "--budget", "8s", "--quiet", "--out", str(tmp_path / "out"))
     done = invoke("calibrate", *names, *how, "--", "--tp", "2")
     assert done.exit_code == 0, done.output
 
@@ -161,7 +161,7 @@ def test_presets_are_calibrated_one_after_the_other_and_compared(tmp_path: Path)
     assert told.stdout in done.stdout
     terms = json.loads(invoke("profile", "diff", "--json", *files).stdout)["terms"]
     decode = next(term for term in terms if term["term"] == "decode step")
-    assert decode["mean"] == pytest.approx(-0.5, abs=0.02)
+    assert decode["mean"] == pytest.approx(-0.5, abs=0.1)
 
 
 def test_an_unknown_preset_and_one_without_a_model_are_said(tmp_path: Path) -> None:
