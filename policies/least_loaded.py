@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from .base import Policy
 from .views import ClusterView, RequestView, Route, ServerView
 
-__all__ = ["LeastOutstandingTokens", "LeastRequest", "PowerOfTwo", "least"]
+__all__ = ["LeastOutstandingTokens", "LeastRequest", "PowerOfTwo", "in_flight_requests", "in_flight_tokens", "least"]
 
 
 def least(servers: Sequence[ServerView], load: Callable[[ServerView], float], rng: random.Random) -> ServerView:
@@ -26,27 +26,35 @@ def least(servers: Sequence[ServerView], load: Callable[[ServerView], float], rn
     return best
 
 
-def _in_flight_requests(server: ServerView) -> float:
+def in_flight_requests(server: ServerView) -> float:
     return server.in_flight_requests
 
 
-def _in_flight_tokens(server: ServerView) -> float:
+def in_flight_tokens(server: ServerView) -> float:
     return server.in_flight_tokens
 
 
 class LeastRequest(Policy):
-    """Join the shortest queue: the fewest requests in flight, as the router counts them."""
+    """Join the shortest queue: the fewest requests in flight, as the router counts them.
+
+    Helps: nearly always, without asking the servers anything: the count is never stale.
+    Hurts: requests of very different sizes, servers of different speed, and caches, which it does not see.
+    """
 
     name = "least_request"
     summary = "the server with the fewest requests in flight (join the shortest queue)"
     source = "AIBrix least_request.go; SMG"
 
     def choose(self, request: RequestView, cluster: ClusterView) -> Route:
-        return Route(least(cluster.servers, _in_flight_requests, self.rng).server_id)
+        return Route(least(cluster.servers, in_flight_requests, self.rng).server_id)
 
 
 class LeastOutstandingTokens(Policy):
-    """The fewest tokens in flight: prompt plus expected output of every request there."""
+    """The fewest tokens in flight: prompt plus expected output of every request there.
+
+    Helps: requests of different sizes, if the expected output says which are the long ones.
+    Hurts: an expectation that is wrong, or the same for all, under short prompts; prompts count as much as answers do.
+    """
 
     name = "least_outstanding_tokens"
     summary = "the server with the fewest prompt and expected output tokens in flight"
@@ -54,13 +62,16 @@ class LeastOutstandingTokens(Policy):
     needs = frozenset({"expected_output_tokens"})
 
     def choose(self, request: RequestView, cluster: ClusterView) -> Route:
-        return Route(least(cluster.servers, _in_flight_tokens, self.rng).server_id)
+        return Route(least(cluster.servers, in_flight_tokens, self.rng).server_id)
 
 
 class PowerOfTwo(Policy):
     """Two distinct servers at random, then the one with fewer requests in flight.
 
     SMG compares KV use where both report it; here the router's own count decides, because it is never stale.
+
+    Helps: many servers, several routers or stale counts: it needs two numbers, and chance keeps requests from herding.
+    Hurts: few servers and one router, where looking at all of them costs nothing and finds the better one.
     """
 
     name = "power_of_two"

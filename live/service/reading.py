@@ -6,7 +6,7 @@ from hashlib import blake2b
 from typing import Any
 
 from policies import RequestView
-from simcore.prompts import HASH_BLOCK_TOKENS
+from policies.views import PREFIX_BLOCK_TOKENS
 
 __all__ = ["BadRequestError", "ExpectedOutput", "parse_body", "view_of"]
 
@@ -102,11 +102,11 @@ def _prefix_hashes(prompt: Any) -> tuple[int, ...]:
     """Chained over blocks of 64 tokens, of text by its bytes: equal exactly for equal beginnings."""
     if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
         blocks = [
-            json.dumps(prompt[start : start + HASH_BLOCK_TOKENS]).encode()
-            for start in range(0, len(prompt) - HASH_BLOCK_TOKENS + 1, HASH_BLOCK_TOKENS)
+            json.dumps(prompt[start : start + PREFIX_BLOCK_TOKENS]).encode()
+            for start in range(0, len(prompt) - PREFIX_BLOCK_TOKENS + 1, PREFIX_BLOCK_TOKENS)
         ]
     else:
-        text, size = _as_bytes(prompt), HASH_BLOCK_TOKENS * _BYTES_A_TOKEN
+        text, size = _as_bytes(prompt), PREFIX_BLOCK_TOKENS * _BYTES_A_TOKEN
         blocks = [text[start : start + size] for start in range(0, len(text) - size + 1, size)]
     hashes: list[int] = []
     chained = b""
