@@ -34,13 +34,17 @@ class Clock(simpy.Environment):
         """Run until ``stop``, or until nothing is left."""
         queue: list[Any] = self._queue
         while queue:
-            event = queue[0][3]
-            if type(event) is tuple:
-                time_s = self._now = heappop(queue)[0]
+            entry = heappop(queue)
+            time_s, _, _, event = entry
+            try:
                 callback, value = event
-                callback(time_s, value)
-            else:
+            except TypeError:
+                # One of SimPy's own.
+                heappush(queue, entry)
                 self.step()
+            else:
+                self._now = time_s
+                callback(time_s, value)
 
     def run_until(self, time_s: float) -> None:
         """Run the calls due up to and at ``time_s``."""

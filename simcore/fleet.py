@@ -142,7 +142,7 @@ def server_frame(members: list[Member]) -> pd.DataFrame:
                 "cached_tokens": telemetry.cached_tokens,
                 "decode_tokens": totals.decode_tokens,
                 "retractions": telemetry.retractions,
-                "peak_kv_tokens": totals.peak_kv_tokens,
+                "peak_kv_tokens": member.server.peak_kv_tokens,
                 "kv_tokens_capacity": profile.kv_tokens_capacity,
                 "max_running_requests": profile.settings.max_running_requests,
                 "peak_running": telemetry.peak_running,

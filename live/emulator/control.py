@@ -81,7 +81,7 @@ class Control:
                     "cached_tokens": telemetry.cached_tokens,
                     "decode_tokens": totals.decode_tokens,
                     "retractions": telemetry.retractions,
-                    "peak_kv_tokens": totals.peak_kv_tokens,
+                    "peak_kv_tokens": engine.member.server.peak_kv_tokens,
                     "peak_running": telemetry.peak_running,
                 },
             }

@@ -31,6 +31,7 @@ from .telemetry import Telemetry
 __all__ = ["ContinuousServer"]
 
 _ready_at = attrgetter("ready_at")
+_NOBODY: tuple[tuple[float, int], ...] = ()
 
 
 class ContinuousServer:
@@ -82,9 +83,15 @@ class ContinuousServer:
         self._ahead: Step | None = None
         self._decoded_at = 0.0
         # When requests got their first tokens since the last decode step, and how many.
-        self._fresh: list[tuple[float, int]] = []
+        self._fresh: tuple[tuple[float, int], ...] = _NOBODY
 
     # -- from the engine -----------------------------------------------------------------------------------------
+
+    @property
+    def peak_kv_tokens(self) -> int:
+        """See ``Server``."""
+        pool = self.scheduler.pool
+        return max(pool.peak_used, pool.used)
 
     def submit(self, request: ServerRequest, now: float) -> None:
         """See ``Server``."""
@@ -119,7 +126,7 @@ class ContinuousServer:
             running, waiting, used, generated = self._before_prefill
             return Load(running, waiting + len(self._inbox), used, generated)
         queued = len(scheduler.waiting) + len(self._inbox)
-        used, generated = scheduler.pool.used, self.telemetry.generated_tokens
+        used, generated = scheduler.pool.used, scheduler.generated_tokens
         if run is not None and run.steps > 1:
             steps = run.steps_begun(now) - 1
             used += scheduler.running.tokens_needed(steps)
@@ -221,9 +228,11 @@ class ContinuousServer:
             step.steps = steps
             if self._inbox and not self._admission_is_shut():
                 step.steps = steps = self._steps_until(step, self._inbox[0].ready_at)
-            self._wake_at(step.end(steps))
+            end = step.end(steps)
         else:
-            self._wake_at(now + first_s)
+            end = now + first_s
+        self._due_at = end
+        self._at(end, self._on_wake)
 
     def _draw_noise(self) -> float:
         """A lognormal factor of mean 1, for all steps until the batch changes."""
@@ -242,7 +251,7 @@ class ContinuousServer:
             scheduler.running_requests,
             len(scheduler.waiting),
             pool.capacity - pool.free - pool.cache.evictable_tokens,
-            self.telemetry.generated_tokens,
+            scheduler.generated_tokens,
         )
         ahead = scheduler.form(prefill)
         if scheduler.retracted:
@@ -256,28 +265,22 @@ class ContinuousServer:
 
     def _prefill_s(self, step: Step) -> float:
         times = self._times
-        cached_s = times.cached_s(prefill.start for prefill in step.prefills) if times.has_cached_terms else 0.0
+        cached_s = times.cached_s(start for _, start, _, _ in step.prefills) if times.has_cached_terms else 0.0
         if step.decode_batch:
             return cached_s + times.mixed_s(step.new_tokens, step.attended, step.decode_batch, step.context_tokens)
         return cached_s + times.prefill_s(step.new_tokens, step.attended)
 
     def _finish(self, run: Step, now: float) -> None:
         """Take the results of a run in and tell of them."""
-        telemetry, scheduler, batch = self.telemetry, self.scheduler, run.decode_batch
-        pool = scheduler.pool
-        used = pool.capacity - pool.free - pool.cache.evictable_tokens
-        telemetry.steps.add(run, now, used, self._decoded_at, self._fresh)
-        if batch:
-            telemetry.generated_tokens += run.steps * batch
-            self._decoded_at = now
-            if self._fresh:
-                self._fresh = []
+        telemetry, scheduler = self.telemetry, self.scheduler
+        if run.decode_batch:
+            telemetry.steps.add(run, now, self._decoded_at, self._fresh)
+            self._decoded_at, self._fresh = now, _NOBODY
+        else:
+            telemetry.steps.add(run, now, now)
         if run.prefills and scheduler.running_requests > telemetry.peak_running:
             telemetry.peak_running = scheduler.running_requests
         first, ended = scheduler.process(run)
-        if scheduler.regained:
-            telemetry.generated_tokens += scheduler.regained
-            scheduler.regained = 0
         going_on = 0
         for request in first:
             request.first_token_at = now
@@ -287,7 +290,7 @@ class ContinuousServer:
             if not request.done:
                 going_on += 1
         if going_on:
-            self._fresh.append((now, going_on))
+            self._fresh = (*self._fresh, (now, going_on))
         for request in ended:
             telemetry.count_end(request, now)
             self._listener.ended(self, request, now)

@@ -44,6 +44,10 @@ class Server(Protocol):
     server_id: str
     telemetry: Telemetry
 
+    @property
+    def peak_kv_tokens(self) -> int:
+        """The most KV tokens that requests have held or locked."""
+
     def submit(self, request: ServerRequest, now: float) -> None:
         """Take a request that reaches the scheduler at ``request.ready_at``."""
 

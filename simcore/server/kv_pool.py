@@ -21,6 +21,8 @@ class KvPool:
         self.capacity = self.floor(capacity_tokens)
         self.free = self.capacity
         self.cache = RadixCache()
+        self.peak_used = 0
+        """The most that was in use when a request gave its KV back; between two such times use only grows."""
         self.caches = radix_cache
         """Whether prefixes are cached; if not, the cache stays empty."""
         self._aligner = PageAligner(page_size)
@@ -105,6 +107,9 @@ class KvPool:
 
         ``allocated_tokens`` is what it had computed or launched, before rounding up to pages.
         """
+        used = self.capacity - self.free - self.cache.evictable_tokens
+        if used > self.peak_used:
+            self.peak_used = used
         if not request.shareable and request.retractions == 0:
             self._release_unshared(request, allocated_tokens, keep_tokens)
             return

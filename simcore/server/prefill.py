@@ -1,7 +1,8 @@
 """Which waiting requests are prefilled next: SGLang's PrefillAdder (``managers/schedule_policy.py``).
 
-Two budgets bound the tokens computed in a step (``max_prefill_tokens``, ``chunked_prefill_size``), two the KV pool:
-what the step allocates now, and what the running and the admitted requests may need until they end.
+Two budgets bound the tokens computed in a step (``max_prefill_tokens``, ``chunked_prefill_size``), one the KV pool:
+what the running and the admitted requests may need until they end. (SGLang has a second, what the step allocates now;
+it is never the smaller one.)
 """
 
 from enum import Enum, auto
@@ -11,7 +12,7 @@ from .request import ServerRequest
 from .running_batch import CLIP_MAX_NEW_TOKENS
 from .step import Prefill, Step
 
-__all__ = ["PrefillAdder", "Verdict"]
+__all__ = ["CONTINUE", "NO_BUDGET", "NO_KV", "PrefillAdder", "Verdict"]
 
 
 class Verdict(Enum):
@@ -24,6 +25,9 @@ class Verdict(Enum):
     """The step has no room."""
 
 
+CONTINUE, NO_KV, NO_BUDGET = Verdict
+
+
 class PrefillAdder:
     """Collects the requests of one prefill ``step``, which then takes ``allocated`` KV tokens.
 
@@ -34,8 +38,7 @@ class PrefillAdder:
         "_chunk_left",
         "_input_left",
         "_pool",
-        "_reserved_now",
-        "_reserved_total",
+        "_reserved",
         "allocated",
         "chunked",
         "prefills",
@@ -52,18 +55,16 @@ class PrefillAdder:
         self._pool = pool
         self._input_left = max_prefill_tokens - mixed_tokens
         self._chunk_left = None if chunk_tokens is None else chunk_tokens - mixed_tokens
-        self._reserved_total = reserved + mixed_tokens
-        self._reserved_now = mixed_tokens
+        self._reserved = reserved + mixed_tokens
 
     def verdict(self) -> Verdict:
         """Whether another request can be tried."""
         pool = self._pool
-        available = pool.free + pool.cache.evictable_tokens
-        if available <= self._reserved_total or available <= self._reserved_now:
-            return Verdict.NO_KV
+        if pool.free + pool.cache.evictable_tokens <= self._reserved:
+            return NO_KV
         if self._input_left <= 0 or (self._chunk_left is not None and self._chunk_left <= 0):
-            return Verdict.NO_BUDGET
-        return Verdict.CONTINUE
+            return NO_BUDGET
+        return CONTINUE
 
     def continue_chunked(self, request: ServerRequest) -> None:
         """Add the next chunk of a request under way.
@@ -73,7 +74,7 @@ class PrefillAdder:
         """
         assert self._chunk_left is not None
         remaining, available = request.fill_tokens - request.computed, self._pool.available
-        left = min(self._chunk_left, int(available - self._reserved_total))
+        left = min(self._chunk_left, int(available - self._reserved))
         tokens = min(remaining, left if left > 0 else self._chunk_left, available)
         if tokens < remaining:
             tokens = self._pool.floor(tokens)
@@ -91,15 +92,15 @@ class PrefillAdder:
         if output_tokens > CLIP_MAX_NEW_TOKENS:
             output_tokens = CLIP_MAX_NEW_TOKENS
         available = pool.free + pool.cache.evictable_tokens
-        if tokens + output_tokens + pool.page_size >= available - self._reserved_total:
+        if tokens + output_tokens + pool.page_size >= available - self._reserved:
             pool.unmatch(request)
-            return Verdict.NO_KV
+            return NO_KV
         fitting = tokens
         if self._chunk_left is None or pool.page_size > 1 or tokens > self._chunk_left:
             fitting = self._fitting(tokens)
         if fitting <= 0:
             pool.unmatch(request)
-            return Verdict.NO_BUDGET
+            return NO_BUDGET
         if fitting < tokens:
             self.chunked, reserve = request, 0
         elif reserve > CLIP_MAX_NEW_TOKENS:
@@ -120,7 +121,7 @@ class PrefillAdder:
     def _commit(self, request: ServerRequest, tokens: int, reserve: int) -> None:
         pool, step, start = self._pool, self.step, request.computed
         request.computed = stop = start + tokens
-        self.prefills.append(Prefill(request, start, stop, request.retractions))
+        self.prefills.append((request, start, stop, request.retractions))
         step.new_tokens += tokens
         step.attended += tokens * (start + tokens / 2)
         page, paged = pool.page_size, tokens
@@ -129,8 +130,7 @@ class PrefillAdder:
             self.allocated += pool.ceil(stop) - pool.ceil(start)
         else:
             self.allocated += tokens
-        self._reserved_total += paged + page + reserve
-        self._reserved_now += paged + page
+        self._reserved += paged + page + reserve
         self._input_left -= paged
         if self._chunk_left is not None:
             self._chunk_left -= paged

@@ -56,11 +56,11 @@ def _processed_outputs(running: RunningBatch, in_flight: Step | None) -> dict[Se
     """Output tokens of the running requests, without those that the step in flight computes."""
     prefilling: set[ServerRequest] = set()
     if in_flight is not None:
-        prefilling.update(prefill.request for prefill in in_flight.prefills)
+        prefilling.update(request for request, *_ in in_flight.prefills)
     decoding = in_flight is not None and in_flight.decode_batch > 0
     return {request: running.outputs(request) - (decoding or request in prefilling) for request in running.requests}
 
 
 def _take_back(request: ServerRequest, running: RunningBatch, pool: KvPool) -> None:
-    running.remove(request)
+    running.withdraw(request)
     pool.release(request, request.computed, keep_tokens=0)

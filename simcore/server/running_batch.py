@@ -27,8 +27,8 @@ class _Owed:
 class RunningBatch:
     """Requests past their prefill. ``launched`` counts the decode steps launched so far; adding to it launches more.
 
-    ``ends`` is a heap of (launch that computes the last token, order of joining, request), where an entry is stale once
-    its request has left or joined anew.
+    ``ends`` is a heap of (launch that computes the last token, order of joining, request), of all whose last token is
+    not launched yet.
     """
 
     def __init__(self, page_size: int) -> None:
@@ -40,8 +40,8 @@ class RunningBatch:
         # How many requests take a new page at launch k: those whose class is -k modulo the page size.
         self._page_classes = [0] * page_size
         self._sequence = 0
-        # The KV tokens of all requests less one for each of them and launch.
-        self._tokens_at_zero = 0
+        self.tokens_at_zero = 0
+        """The KV tokens of all requests less one for each of them and launch."""
         self._open_ended = _Owed()
         self._fixed_length = _Owed()
         # The launch from which on a request with more than 4096 tokens to go counts down.
@@ -50,7 +50,7 @@ class RunningBatch:
     @property
     def context_tokens(self) -> int:
         """KV tokens of all running requests, the launched steps' included."""
-        return self._tokens_at_zero + self.size * self.launched
+        return self.tokens_at_zero + self.size * self.launched
 
     def outputs(self, request: ServerRequest) -> int:
         """Output tokens of a running request, computed or launched."""
@@ -69,36 +69,42 @@ class RunningBatch:
     def add(self, request: ServerRequest) -> None:
         """A request's prefill was launched and gives its next token."""
         launched = self.launched
-        self._sequence += 1
+        self._sequence = sequence = self._sequence + 1
         fill_tokens = request.prompt_tokens + request.generated
-        request.sequence = self._sequence
         request.joined_at = launched
         ends_at = launched + request.output_tokens - request.generated - 1
         request.running = True
         self.requests[request] = None
         self.size += 1
-        self._tokens_at_zero += fill_tokens - launched
+        self.tokens_at_zero += fill_tokens - launched
         if self._page_size > 1:
             self._page_classes[(fill_tokens - launched) % self._page_size] += 1
-        heapq.heappush(self.ends, (ends_at, self._sequence, request))
+        heapq.heappush(self.ends, (ends_at, sequence, request))
         owed = self._fixed_length if request.ignore_eos else self._open_ended
         remaining = request.max_new_tokens - request.generated - 1
         request.counts_down = remaining <= CLIP_MAX_NEW_TOKENS
         if not request.counts_down:
             owed.at_zero += CLIP_MAX_NEW_TOKENS
-            heapq.heappush(self._long, (launched + remaining - CLIP_MAX_NEW_TOKENS, self._sequence, request))
+            request.sequence = sequence
+            heapq.heappush(self._long, (launched + remaining - CLIP_MAX_NEW_TOKENS, sequence, request))
         else:
             owed.at_zero += remaining + launched
             owed.shrinking += 1
 
+    def withdraw(self, request: ServerRequest) -> None:
+        """A request leaves before its end; ``computed`` keeps the KV tokens it has."""
+        self.ends = [entry for entry in self.ends if entry[2] is not request]
+        heapq.heapify(self.ends)
+        self.remove(request)
+
     def remove(self, request: ServerRequest) -> None:
-        """A request leaves; ``computed`` keeps the KV tokens it has."""
+        """A request whose last token was launched leaves; ``computed`` keeps the KV tokens it has."""
         launched = self.launched
         request.computed = computed = request.prompt_tokens + request.generated + launched - request.joined_at
         request.running = False
         del self.requests[request]
         self.size -= 1
-        self._tokens_at_zero -= computed - launched
+        self.tokens_at_zero -= computed - launched
         if self._page_size > 1:
             self._page_classes[(computed - launched) % self._page_size] -= 1
         owed = self._fixed_length if request.ignore_eos else self._open_ended
@@ -128,19 +134,10 @@ class RunningBatch:
         partial = sum(self._page_classes[-(self.launched + step) % page] for step in range(rest))
         return (whole * self.size + partial) * page
 
-    def next_end(self) -> int:
-        """The launch at which the next running request computes its last token."""
-        ends = self.ends
-        while not ends[0][2].running or ends[0][2].sequence != ends[0][1]:
-            heapq.heappop(ends)
-        return ends[0][0]
-
     def pop_ended(self, launches: int) -> list[ServerRequest]:
         """Running requests whose last token was launched by then, in order of joining a step; each is returned once."""
         ended: list[ServerRequest] = []
         ends = self.ends
         while ends and ends[0][0] <= launches:
-            _, sequence, request = heapq.heappop(ends)
-            if request.running and request.sequence == sequence:
-                ended.append(request)
+            ended.append(heapq.heappop(ends)[2])
         return ended

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from simcore.launch import SchedulerSettings
 
 from .kv_pool import KvPool
-from .prefill import PrefillAdder, Verdict
+from .prefill import CONTINUE, NO_BUDGET, NO_KV, PrefillAdder
 from .request import ServerRequest
 from .retraction import retract
 from .running_batch import RunningBatch
@@ -24,7 +24,7 @@ from .waiting_order import WaitingOrder
 
 __all__ = ["Scheduler"]
 
-_NOBODY: Sequence[ServerRequest] = ()
+_NOTHING: tuple[Sequence[ServerRequest], Sequence[ServerRequest]] = ((), ())
 
 
 class Scheduler:
@@ -48,8 +48,8 @@ class Scheduler:
         """Requests that did not fit even alone; the caller takes them away."""
         self.retracted = 0
         """Retractions since the caller last set it to 0; a request that did not fit alone counts."""
-        self.regained = 0
-        """Tokens that prefills of retracted requests gave, no first ones, since the caller last set it to 0."""
+        self.generated_tokens = 0
+        """Output tokens since the start: one out of each prefill, one of each decode row and step."""
         self._ratio = NewTokenRatio(settings.schedule_conservativeness)
         self._order = WaitingOrder(settings.schedule_policy, self.pool)
         self._prefilled: list[ServerRequest] = []
@@ -141,8 +141,8 @@ class Scheduler:
         """Move waiting requests into the step for as long as budgets, slots and KV last."""
         waiting, slots = self.waiting, self.max_running_requests - self.running.size
         # A step with nothing in it yet has room.
-        verdict = adder.verdict() if adder.prefills or self.settings.mixed_chunk else Verdict.CONTINUE
-        while waiting and verdict is not Verdict.NO_BUDGET:
+        verdict = adder.verdict() if adder.prefills or self.settings.mixed_chunk else CONTINUE
+        while waiting and verdict is not NO_BUDGET:
             before = len(adder.prefills)
             self.batch_is_full |= before >= slots
             if self.batch_is_full:
@@ -152,15 +152,14 @@ class Scheduler:
                 request = waiting.popleft()
                 self.running_requests += 1
                 if request.retractions == 0:
-                    request.cached_tokens = adder.prefills[before].start
-            if verdict is Verdict.NO_KV:
+                    request.cached_tokens = adder.prefills[before][1]
+            if verdict is NO_KV:
                 self.batch_is_full = bool(adder.prefills) or bool(self.running.requests)
                 return
 
     def _launch(self, adder: PrefillAdder) -> Step:
-        for prefill in adder.prefills:
-            request = prefill.request
-            if prefill.stop == request.prompt_tokens + request.generated:
+        for request, _, stop, _ in adder.prefills:
+            if stop == request.prompt_tokens + request.generated:
                 self._prefilled.append(request)
         self.pool.allocate(adder.allocated)
         return adder.step
@@ -178,7 +177,8 @@ class Scheduler:
     def _form_decode(self, in_flight: Step | None) -> Step | None:
         """All running requests, less those whose token in flight is their last; retracts where KV is short."""
         running = self.running
-        left = bool(running.ends) and running.ends[0][0] <= running.launched and self._drop_ending()
+        ends = running.ends
+        left = bool(ends) and ends[0][0] <= running.launched and self._drop_ending()
         if not running.size:
             self.batch_is_full = False
             return None
@@ -199,7 +199,8 @@ class Scheduler:
             return None
         self.pool.free -= need
         running.launched += 1
-        return Step(running.size, running.context_tokens)
+        size = running.size
+        return Step(size, running.tokens_at_zero + size * running.launched)
 
     def _drop_ending(self) -> bool:
         """Take requests whose last token is in flight out of the batch, where their length tells so in advance.
@@ -239,7 +240,7 @@ class Scheduler:
             return 1
         if self.waiting and (self._left or not self.batch_is_full):
             return 1
-        steps = running.next_end() - running.launched + 1
+        steps = running.ends[0][0] - running.launched + 1
         if steps <= 1:
             return 1
         available = self.pool.free + self.pool.cache.evictable_tokens
@@ -267,23 +268,27 @@ class Scheduler:
 
         Returns the requests that got their first token, and those that are complete and have left.
         """
-        if step.decode_batch:
-            self._processed += step.steps
-        ends = self.running.ends
-        if ends and ends[0][0] <= self._processed:
-            self._ending += self.running.pop_ended(self._processed)
+        if batch := step.decode_batch:
+            steps = step.steps
+            self._processed = processed = self._processed + steps
+            self.generated_tokens += steps * batch
+            ends = self.running.ends
+            if ends and ends[0][0] <= processed:
+                self._ending += self.running.pop_ended(processed)
         if not step.prefills and not self._ending:
-            return _NOBODY, _NOBODY
+            return _NOTHING
         first: list[ServerRequest] = []
         ended: list[ServerRequest] = []
         for request, _, stop, retractions in step.prefills:
             if request.done or request.retractions != retractions or stop != request.prompt_tokens + request.generated:
                 continue
+            self.generated_tokens += 1
             if request.generated == 0:
                 first.append(request)
-            else:
-                self.regained += 1
             if request.generated + 1 >= request.output_tokens:
+                if request.running:
+                    # It joined the batch while the step that gives its last token was in flight.
+                    self.running.withdraw(request)
                 ended.append(request)
                 self._end(request)
             else:
@@ -315,7 +320,7 @@ class Scheduler:
         self._left = self._changed = True
         self.running_requests -= 1
         if request.running:
-            self.running.remove(request)
+            self.running.withdraw(request)
         if request is self.chunked:
             self.chunked = None
         self.pool.release(request, request.computed, keep_tokens=0)

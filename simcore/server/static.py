@@ -18,7 +18,7 @@ from simcore.step_time import StepTimes
 
 from .interface import QUEUE_IS_FULL, Listener, Load
 from .request import ServerRequest
-from .step import Prefill, Step
+from .step import Step
 from .telemetry import Telemetry
 
 __all__ = ["StaticServer"]
@@ -40,6 +40,7 @@ class StaticServer:
     ) -> None:
         self.server_id = server_id
         self.telemetry = Telemetry(valid_range)
+        self.peak_kv_tokens = 0
         self._clock = clock
         self._listener = listener
         self._times = times
@@ -53,6 +54,7 @@ class StaticServer:
         self._batch: list[ServerRequest] = []
         self._decode: Step | None = None
         self._wake = 0
+        self._generated_tokens = 0
 
     def submit(self, request: ServerRequest, now: float) -> None:
         """See ``Server``."""
@@ -72,7 +74,7 @@ class StaticServer:
         if self._decode is not None:
             rows = (self._decode.steps_begun(now) - 1) * len(self._batch)
         queued = len(self._waiting) + len(self._inbox)
-        return Load(len(self._batch), queued, used + rows, self.telemetry.generated_tokens + rows)
+        return Load(len(self._batch), queued, used + rows, self._generated_tokens + rows)
 
     def _on_ready(self, now: float, _: None) -> None:
         request = heapq.heappop(self._inbox)[2]
@@ -109,12 +111,13 @@ class StaticServer:
             if self._batch and reserved > self._capacity:
                 break
             self._batch.append(self._waiting.popleft())
-        step = Step(0, 0, [Prefill(request, 0, request.prompt_tokens, 0) for request in self._batch])
+        step = Step(0, 0, [(request, 0, request.prompt_tokens, 0) for request in self._batch])
         step.new_tokens = sum(request.prompt_tokens for request in self._batch)
         step.attended = sum(request.prompt_tokens**2 / 2 for request in self._batch)
         prefill_s = self._times.prefill_s(step.new_tokens, step.attended)
         step.started_at, step.first_s = now, prefill_s
-        self.telemetry.steps.add(step, now + prefill_s, step.new_tokens, now)
+        self.telemetry.steps.add(step, now + prefill_s, now)
+        self.peak_kv_tokens = max(self.peak_kv_tokens, step.new_tokens)
         self.telemetry.peak_running = max(self.telemetry.peak_running, len(self._batch))
         self._clock.at(now + prefill_s, self._on_prefilled)
 
@@ -123,6 +126,7 @@ class StaticServer:
         for request in batch:
             if not request.done:
                 request.first_token_at = now
+                self._generated_tokens += 1
                 self.telemetry.count_first_token(request, now)
                 if self._listener.wants_first_tokens:
                     self._listener.first_token(self, request, now)
@@ -143,9 +147,10 @@ class StaticServer:
         assert run is not None
         self._decode = None
         used = run.context_tokens + (run.steps - 1) * run.decode_batch
+        self.peak_kv_tokens = max(self.peak_kv_tokens, used)
+        self._generated_tokens += run.steps * run.decode_batch
         telemetry = self.telemetry
-        telemetry.generated_tokens += run.steps * run.decode_batch
-        telemetry.steps.add(run, now, used, math.nan)
+        telemetry.steps.add(run, now, math.nan)
         telemetry.steps.add_gaps((now - run.started_at) / run.steps, sum(r.output_tokens - 1 for r in self._batch))
         self._end(now)
 

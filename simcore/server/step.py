@@ -2,23 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from .request import ServerRequest
 
 __all__ = ["Prefill", "Step"]
 
+_ROUNDING = 1e-6
+"""Steps; above what the rounding of seconds since the start comes to."""
 
-class Prefill(NamedTuple):
-    """One request's part of a prefill step: tokens ``start:stop`` of its sequence.
 
-    ``retractions`` tells a request that was retracted while the step ran from one that was not.
-    """
-
-    request: ServerRequest
-    start: int
-    stop: int
-    retractions: int
+Prefill = tuple[ServerRequest, int, int, int]
+"""One request's part of a prefill step: request, start, stop, retractions. Tokens ``start:stop`` of its sequence are
+computed; ``retractions`` tells a request that was retracted while the step ran from one that was not."""
 
 
 class Step:
@@ -59,7 +54,7 @@ class Step:
 
     def end(self, steps: int) -> float:
         """When the first ``steps`` steps have ended."""
-        return self.started_at + steps * self.first_s + self.slope_s * (steps * (steps - 1) // 2)
+        return self.started_at + steps * (self.first_s + self.slope_s * (steps - 1) / 2)
 
     @property
     def last_start(self) -> float:
@@ -73,13 +68,12 @@ class Step:
             return 1
         # Solve slope/2 n^2 + (first - slope/2) n = elapsed, in the form that is stable for a small slope.
         linear = first_s - slope_s / 2
-        steps = math.ceil(2 * elapsed / (linear + math.sqrt(linear * linear + 2 * slope_s * elapsed)))
-        if steps > self.steps:
-            steps = self.steps
-        # The root is rounded; the boundaries themselves decide, computed as ``end`` does.
-        started_at = self.started_at
-        while steps > 1 and started_at + (steps - 1) * first_s + slope_s * ((steps - 1) * (steps - 2) // 2) >= at:
-            steps -= 1
-        while steps < self.steps and started_at + steps * first_s + slope_s * (steps * (steps - 1) // 2) < at:
-            steps += 1
-        return steps
+        root = 2 * elapsed / (linear + math.sqrt(linear * linear + 2 * slope_s * elapsed))
+        steps = math.ceil(root)
+        if not _ROUNDING < steps - root < 1 - _ROUNDING:
+            # The root is rounded; close to a boundary the boundaries themselves decide.
+            while steps > 1 and self.end(steps - 1) >= at:
+                steps -= 1
+            while self.end(steps) < at:
+                steps += 1
+        return steps if steps < self.steps else self.steps

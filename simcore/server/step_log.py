@@ -18,7 +18,7 @@ __all__ = ["StepLog", "StepTotals", "itl_frame"]
 _Floats = npt.NDArray[np.float64]
 _Counts = npt.NDArray[np.int64]
 
-_COLUMNS = 10
+_COLUMNS = 11
 _PACK_GAP = struct.Struct("2d").pack
 _PACK = struct.Struct(f"{_COLUMNS}d").pack
 _PENDING_BYTES = 4_000 * _COLUMNS * 8
@@ -34,7 +34,6 @@ class StepTotals:
     steps: int = 0
     prefill_tokens: int = 0
     decode_tokens: int = 0
-    peak_kv_tokens: int = 0
     steps_out_of_range: int = 0
 
     @property
@@ -54,32 +53,31 @@ class StepLog:
         self._gaps: _Floats = np.empty(0)
         self._counts: _Counts = np.empty(0, dtype=np.int64)
 
-    def add(
-        self, run: Step, now: float, kv_tokens_used: int, decoded_at: float, fresh: Sequence[tuple[float, int]] = ()
-    ) -> None:
-        """A run ended now, with so many KV tokens in use.
+    def add(self, run: Step, now: float, decoded_at: float, fresh: Sequence[tuple[float, int]] = ()) -> None:
+        """A run ended now.
 
         Its decode batch has waited since the decode step that ended at ``decoded_at``, except for the ``fresh``: since
         when, and how many that got their first token then. NaN: its gaps come by ``add_gaps``.
         """
-        joined = 0
-        if fresh and run.decode_batch:
-            first_end = run.started_at + run.first_s
-            for token_at, count in fresh:
-                joined += count
-                self.add_gaps(first_end - token_at, count)
+        joined_at, joined, earlier = 0.0, 0, 0
+        if fresh:
+            joined_at, joined = fresh[-1]
+            for token_at, count in fresh[:-1]:
+                earlier += count
+                self.add_gaps(run.started_at + run.first_s - token_at, count)
         # Packed as bytes a row costs half as much as a tuple that numpy takes apart later.
         self._rows += _PACK(
             run.started_at,
             run.first_s,
             now,
             decoded_at,
+            joined_at,
             run.steps,
             run.decode_batch,
             run.context_tokens,
             run.new_tokens,
-            kv_tokens_used,
             joined,
+            earlier,
         )
         if len(self._rows) >= _PENDING_BYTES:
             self._sum_up()
@@ -104,12 +102,13 @@ class StepLog:
         if not self._rows:
             return
         rows, self._rows = np.frombuffer(self._rows).reshape(-1, _COLUMNS), bytearray()
-        started_at, first_s, now, decoded_at, steps, batch, context, new_tokens, used, joined = rows.T
+        started_at, first_s, now, decoded_at, joined_at, steps, batch, context, new_tokens, joined, earlier = rows.T
         others, self._gap_rows = np.frombuffer(self._gap_rows).reshape(-1, 2).T, bytearray()
         first_end, told = started_at + first_s, ~np.isnan(decoded_at)
-        # Of those that decoded before, and of all in the steps after the first.
-        gaps = np.concatenate([first_end - decoded_at, (now - first_end) / np.maximum(steps - 1, 1), others[0]])
-        counts = np.concatenate([(batch - joined) * told, (steps - 1) * batch * told, others[1]])
+        # Of those that decoded before, of those that joined last, and of all in the steps after the first.
+        later_s = (now - first_end) / np.maximum(steps - 1, 1)
+        gaps = np.concatenate([first_end - decoded_at, first_end - joined_at, later_s, others[0]])
+        counts = np.concatenate([(batch - joined - earlier) * told, joined, (steps - 1) * batch * told, others[1]])
         self._merge(gaps[counts > 0], counts[counts > 0].astype(np.int64))
 
         totals, seconds = self._totals, now - started_at
@@ -120,7 +119,6 @@ class StepLog:
         totals.steps += int(steps.sum())
         totals.prefill_tokens += int(new_tokens.sum())
         totals.decode_tokens += int((steps * batch).sum())
-        totals.peak_kv_tokens = max(totals.peak_kv_tokens, int(used.max()))
         if (valid := self._valid_range) is not None:
             # The context is judged by its mean over the batch.
             outside = (batch > valid.max_batch) | (new_tokens > valid.max_prefill_tokens)

@@ -9,14 +9,10 @@ __all__ = ["Telemetry"]
 
 
 class Telemetry:
-    """Counts since the start; the sums of latencies are for reports, which give the mean since the report before.
-
-    ``generated_tokens`` are output tokens: one out of each prefill, one of each decode row and step.
-    """
+    """Counts since the start; the sums of latencies are for reports, which give the mean since the report before."""
 
     def __init__(self, valid_range: ValidRange | None) -> None:
         self.steps = StepLog(valid_range)
-        self.generated_tokens = 0
         self.cached_tokens = 0
         self.retractions = 0
         self.peak_running = 0
@@ -32,7 +28,6 @@ class Telemetry:
 
     def count_first_token(self, request: ServerRequest, now: float) -> None:
         """A request's first token is computed."""
-        self.generated_tokens += 1
         self.cached_tokens += request.cached_tokens
         self.ttft_sum_s += now - request.ready_at
         self.ttft_count += 1

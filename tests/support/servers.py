@@ -114,6 +114,11 @@ class Bench:
         assert isinstance(self.server, ContinuousServer)
         return self.server
 
+    @property
+    def generated_tokens(self) -> int:
+        """Output tokens so far."""
+        return self.server.load(self.clock.now).generated_tokens
+
     def send(self, *requests: ServerRequest) -> None:
         """Submit each at its ``ready_at``."""
         for one in requests:

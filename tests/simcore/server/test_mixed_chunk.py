@@ -28,7 +28,7 @@ def test_a_row_gets_one_token_a_step() -> None:
     # Steps end at 10, 20, 30, 40 and then each second: the first has 4 tokens at 40, the last one.
     assert log.ended_at == {0: 42.0, 1: 43.0, 2: 44.0, 3: 45.0}
     assert bench.server.telemetry.totals.decode_tokens == 4 * 5
-    assert bench.server.telemetry.generated_tokens == 4 * 6
+    assert bench.generated_tokens == 4 * 6
 
 
 @pytest.mark.parametrize(("max_new", "mixed_s"), [(2, 0.0), (99, 10.0)])

@@ -27,7 +27,7 @@ def test_busy_time_and_steps(exact_steps: bool) -> None:
     assert totals.steps == 2 + 2 + 1 + 2
     assert totals.prefill_tokens == 130
     assert totals.decode_tokens == 2 * 1 + 2 * 2
-    assert bench.server.telemetry.generated_tokens == 9
+    assert bench.generated_tokens == 9
 
 
 def test_mixed_steps_are_counted_apart(exact_steps: bool) -> None:
@@ -104,7 +104,7 @@ def test_peaks(exact_steps: bool) -> None:
     bench.run()
     assert bench.server.telemetry.peak_running == 2
     # After two decode steps of both.
-    assert bench.server.telemetry.totals.peak_kv_tokens == 50 + 70 + 2 + 2
+    assert bench.server.peak_kv_tokens == 50 + 70 + 2 + 2
 
 
 def test_load_follows_a_run_of_steps(exact_steps: bool) -> None:
