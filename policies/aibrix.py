@@ -71,7 +71,7 @@ class Throughput(Policy):
 
     Helps: hardly: it was made to even out the sizes of requests between servers.
     Hurts: it looks at no load. The server with the smallest mean gets every request until its mean is no longer the
-    smallest, so that traffic comes in bursts to one server at a time.
+    smallest: traffic comes to one server at a time, and where requests are alike it stays there.
     """
 
     name = "throughput"

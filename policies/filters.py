@@ -34,7 +34,7 @@ class PrefixAffinity(Wrapping):
         "prefill_tps": "tokens/s that a server prefills at most",
         "cache_tokens": "tokens remembered for each server",
     }
-    needs = frozenset({"prefix_hashes"})
+    needs = frozenset({"prefix_hashes", "expected_output_tokens"})
 
     def __init__(
         self,

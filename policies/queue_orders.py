@@ -102,6 +102,7 @@ class FairShare(QueueOrder):
     name = "fair_share"
     summary = "sessions in proportion: the one that was given the fewest tokens first"
     source = "Goyal 1996 (SFQ); token costs of VTC, arXiv 2401.00588"
+    needs = frozenset({"expected_output_tokens"})
     _output_weight = 2.0
 
     def __init__(self) -> None:
@@ -111,7 +112,8 @@ class FairShare(QueueOrder):
 
     def key(self, request: RequestView) -> float:
         start = max(self._now, self._ends.get(request.session_id, 0.0))
-        cost = request.prompt_tokens + self._output_weight * (request.expected_output_tokens or 0)
+        assert request.expected_output_tokens is not None  # refused at the start: see needs
+        cost = request.prompt_tokens + self._output_weight * request.expected_output_tokens
         self._ends[request.session_id] = start + cost
         if len(self._ends) > self._most_ends:
             self._ends = {session: end for session, end in self._ends.items() if end > self._now}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from policies import Policy, RequestView
+from policies.predictors import RunningMean
 
 from .fleet import Member
 from .prompts import Prompts
@@ -12,17 +13,23 @@ from .scenario import Scenario
 from .server.request import ServerRequest
 from .workload import NONE, Workload, answer_segment
 from .workload.columns import IntColumn
+from .workload.outputs import RunningMeanExpectation
 
 __all__ = ["RequestFaces"]
 
 
 class RequestFaces:
-    """Makes a request's two faces: what the policy may see of it, and what the server gets."""
+    """Makes a request's two faces: what the policy may see of it, and what the server gets.
+
+    ``missing`` has the fields that policies will not find in it. Where ``learns``, the length of each answer is to be
+    told with ``answered``, for what is expected follows from it.
+    """
 
     def __init__(self, scenario: Scenario, workload: Workload, model: str, policies: Sequence[Policy]) -> None:
         self._prompts = Prompts(workload)
         self._model = model
         self._slo = scenario.slo.bounds()
+        self._limit = scenario.workload.output_limit
         self._ignore_eos = workload.ignore_eos
         self._shareable = workload.segments is not None
         self._with_hashes = any("prefix_hashes" in policy.needs for policy in policies)
@@ -32,8 +39,26 @@ class RequestFaces:
         self._expected: list[int | None] = _optional(workload.expected_output_tokens)
         self._session: list[int | None] = _optional(workload.session_id)
         self._priority: list[int] = workload.priority.tolist()
-        unexpected = (workload.expected_output_tokens == NONE).any()
+        expectation = scenario.workload.expected_output
+        self._predictor: RunningMean | None = None
+        if isinstance(expectation, RunningMeanExpectation):
+            self._predictor = RunningMean(expectation.start_tokens)
+        self.learns = self._predictor is not None
+        unexpected = (workload.expected_output_tokens == NONE).any() and not self.learns
         self.missing = {"expected_output_tokens"} if unexpected else set()
+        if not self._slo:
+            self.missing.add("slo")
+
+    def answered(self, request_id: int, output_tokens: int) -> None:
+        """An answer is complete; only where ``learns``."""
+        assert self._predictor is not None
+        self._predictor.saw(self._prompt_tokens[request_id], self._priority[request_id], output_tokens)
+
+    def _expected_output(self, request_id: int) -> int | None:
+        if self._predictor is None:
+            return self._expected[request_id]
+        expected = self._predictor.expected(self._prompt_tokens[request_id], self._priority[request_id])
+        return min(expected, self._limit) if self._limit is not None else expected
 
     def view(self, request_id: int, now: float) -> RequestView:
         """What the policy sees."""
@@ -41,7 +66,7 @@ class RequestFaces:
             request_id,
             self._model,
             self._prompt_tokens[request_id],
-            self._expected[request_id],
+            self._expected_output(request_id),
             now,
             self._prompts.prefix_hashes(request_id) if self._with_hashes else (),
             self._session[request_id],
