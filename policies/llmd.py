@@ -54,6 +54,9 @@ class LlmD(PrefixAware):
         super().__init__(rng, PrefixMemory(cache_tokens))
         self._ranges = context_ranges
         weights = dict(scorers)
+        for name, weight in weights.items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float):
+                raise PolicyError(f"policy {self.name}: the weight of scorer {name!r} must be a number, not {weight!r}")
         self._context_weight = weights.pop("context_length", 0.0)
         for name in weights:
             if name not in SCORERS:

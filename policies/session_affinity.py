@@ -52,6 +52,8 @@ class SessionAffinity(Policy):
 
     def choose(self, request: RequestView, cluster: ClusterView) -> Route:
         session = request.session_id
+        if cluster.now >= self._evict_at:
+            self._evict(cluster.now)
         if session is not None and session in self._homes:
             for home in self._homes[session][1]:
                 for server in cluster.servers:
@@ -69,6 +71,11 @@ class SessionAffinity(Policy):
             case _:
                 return servers[int(self.rng.random() * len(servers))]
 
+    def _evict(self, now: float) -> None:
+        self._evict_at = now + self.eviction_interval_s
+        while self._homes and next(iter(self._homes.values()))[0] < now - self.max_idle_s:
+            self._homes.popitem(last=False)
+
     def on_dispatch(self, request: RequestView, server: ServerView, now: float) -> None:
         session = request.session_id
         if session is None:
@@ -78,10 +85,6 @@ class SessionAffinity(Policy):
             homes = [*homes[1 - _CANDIDATES :], server.server_id]
         self._homes[session] = (now, homes)
         self._groups[server.server_id][session] += 1
-        if now >= self._evict_at:
-            self._evict_at = now + self.eviction_interval_s
-            while next(iter(self._homes.values()))[0] < now - self.max_idle_s:
-                self._homes.popitem(last=False)
 
     def on_finish(self, request: RequestView, server: ServerView, now: float) -> None:
         if request.session_id is not None:
