@@ -1,5 +1,7 @@
 """Which waiting request goes next."""
 
+from collections import OrderedDict
+
 from .base import QueueOrder
 from .views import RequestView
 
@@ -104,20 +106,20 @@ class FairShare(QueueOrder):
     source = "Goyal 1996 (SFQ); token costs of VTC, arXiv 2401.00588"
     needs = frozenset({"expected_output_tokens"})
     _output_weight = 2.0
+    _most_sessions = 10_000
 
     def __init__(self) -> None:
         self._now = 0.0
-        self._ends: dict[int | None, float] = {}
-        self._most_ends = 1000
+        self._ends: OrderedDict[int | None, float] = OrderedDict()
 
     def key(self, request: RequestView) -> float:
         start = max(self._now, self._ends.get(request.session_id, 0.0))
         assert request.expected_output_tokens is not None  # refused at the start: see needs
         cost = request.prompt_tokens + self._output_weight * request.expected_output_tokens
         self._ends[request.session_id] = start + cost
-        if len(self._ends) > self._most_ends:
-            self._ends = {session: end for session, end in self._ends.items() if end > self._now}
-            self._most_ends = 2 * len(self._ends) + 1000
+        self._ends.move_to_end(request.session_id)
+        if len(self._ends) > self._most_sessions:
+            self._ends.popitem(last=False)
         return start
 
     def left(self, request: RequestView, key: float) -> None:

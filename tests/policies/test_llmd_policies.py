@@ -106,7 +106,7 @@ def test_prefixes_are_forgotten_at_the_bound() -> None:
 def test_scorers_say_what_they_need_and_which_there_are() -> None:
     assert scored([0], scorers={"active_request": 1}).policy.needs == frozenset()
     assert scored([0], scorers={"queue": 1, "prefix": 1}).policy.needs == {"queued_requests", "prefix_hashes"}
-    with pytest.raises(PolicyError, match="no scorer 'prefx'; there are prefix, queue.*did you mean prefix"):
+    with pytest.raises(PolicyError, match=r"no scorer 'prefx'; there are prefix, queue.*did you mean prefix"):
         scored([0], scorers={"prefx": 1})
     with pytest.raises(PolicyError, match="scorers must be of type Mapping, not 3"):
         scored([0], scorers=3)
