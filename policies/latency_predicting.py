@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .errors import PolicyError
-from .least_loaded import least
 from .online_line import OnlineLine
 from .prefix_memory import PrefixAware, PrefixMemory
 from .views import PREFIX_BLOCK_TOKENS, ClusterView, RequestView, Route, ServerView
 
-__all__ = ["LatencyPredicting"]
+__all__ = ["Headroom", "LatencyPredicting"]
 
 
 class Headroom(NamedTuple):
@@ -20,6 +19,19 @@ class Headroom(NamedTuple):
     server: ServerView
     ttft_s: float
     tpot_s: float
+
+
+class _Known:
+    """What is known of a server: its lines, the uncached prompt tokens that wait there for their first token, and the
+    mean TPOT that it reported last."""
+
+    __slots__ = ("ahead", "last_tpot_s", "tpot", "ttft")
+
+    def __init__(self) -> None:
+        self.ttft = OnlineLine()
+        self.tpot = OnlineLine()
+        self.ahead = 0
+        self.last_tpot_s: float | None = None
 
 
 class LatencyPredicting(PrefixAware):
@@ -64,29 +76,30 @@ class LatencyPredicting(PrefixAware):
         self.tpot_weight = tpot_weight
         self.strategy = strategy
         self.explore_share = explore_share
-        self._ttft: defaultdict[str, OnlineLine] = defaultdict(OnlineLine)
-        self._tpot: defaultdict[str, OnlineLine] = defaultdict(OnlineLine)
-        self._last_tpot_s: dict[str, float] = {}
-        self._ahead: defaultdict[str, int] = defaultdict(int)
+        self._known: defaultdict[str, _Known] = defaultdict(_Known)
         self._sent: dict[int, tuple[float, int, int]] = {}
 
     def choose(self, request: RequestView, cluster: ClusterView) -> Route:
-        cached = self.memory.cached_blocks(request, cluster.now)
-        rooms = [self.headroom(request, server, cached) for server in cluster.servers]
+        rooms = self.headrooms(request, cluster)
         meets = [room for room in rooms if room.ttft_s >= 0 and room.tpot_s >= 0]
         if meets and (len(meets) == len(rooms) or self.rng.random() >= self.explore_share):
             return self._pick(meets, prefers_least=self.strategy == "least")
         breaks = [room for room in rooms if room.ttft_s < 0 or room.tpot_s < 0]
         return self._pick(_least_broken(breaks), prefers_least=True)
 
-    def headroom(self, request: RequestView, server: ServerView, cached: dict[str, int]) -> Headroom:
-        """The bounds, or 0 where there is none, less the predictions."""
-        server_id, slo = server.server_id, request.slo
-        ahead = self._ahead[server_id] + request.prompt_tokens - PREFIX_BLOCK_TOKENS * cached.get(server_id, 0)
-        # The report's requests, and those that it cannot have counted.
-        running = (server.running_requests or 0) + server.requests_since_report
-        ttft_s = slo.get("ttft_s", 0.0) - self._ttft[server_id].at(ahead)
-        return Headroom(server, ttft_s, slo.get("tpot_s", 0.0) - self._tpot[server_id].at(running))
+    def headrooms(self, request: RequestView, cluster: ClusterView) -> list[Headroom]:
+        """The bounds, or 0 where there is none, less the predictions for each server."""
+        cached = self.memory.cached_blocks(request, cluster.now)
+        ttft_s, tpot_s = request.slo.get("ttft_s", 0.0), request.slo.get("tpot_s", 0.0)
+        prompt, rooms = request.prompt_tokens, []
+        for server in cluster.servers:
+            server_id = server.server_id
+            known = self._known[server_id]
+            ahead = known.ahead + prompt - PREFIX_BLOCK_TOKENS * cached.get(server_id, 0)
+            # The report's requests, and those that it cannot have counted.
+            running = (server.running_requests or 0) + server.requests_since_report
+            rooms.append(Headroom(server, ttft_s - known.ttft.at(ahead), tpot_s - known.tpot.at(running)))
+        return rooms
 
     def _pick(self, rooms: Sequence[Headroom], *, prefers_least: bool) -> Route:
         """By the weighted distance from the bounds, in hundredths of the range, as llm-d rounds it."""
@@ -96,39 +109,40 @@ class LatencyPredicting(PrefixAware):
         if ttfts is None or tpots is None:
             weights = (0.0, 1.0) if ttfts is None and tpots is not None else (1.0, 0.0)
         flat = [0.5] * len(rooms)
-        parts = zip(rooms, ttfts or flat, tpots or flat, strict=True)
+        parts = zip(ttfts or flat, tpots or flat, strict=True)
         sign = 1 if prefers_least else -1
         total = sum(weights) or 1.0
-        distance = {
-            room.server.server_id: sign * int(100 * (weights[0] * ttft + weights[1] * tpot) / total)
-            for room, ttft, tpot in parts
-        }
-        servers = [room.server for room in rooms]
-        return Route(least(servers, lambda server: distance[server.server_id], self.rng).server_id)
+        of_ttft, of_tpot = 100 * weights[0] / total, 100 * weights[1] / total
+        distances = [sign * int(of_ttft * ttft + of_tpot * tpot) for ttft, tpot in parts]
+        least = min(distances)
+        nearest = [room for room, distance in zip(rooms, distances, strict=True) if distance == least]
+        return Route(nearest[int(self.rng.random() * len(nearest))].server.server_id)
 
     def on_dispatch(self, request: RequestView, server: ServerView, now: float) -> None:
         server_id = server.server_id
         cached = self.memory.cached_blocks(request, now).get(server_id, 0)
         uncached = request.prompt_tokens - PREFIX_BLOCK_TOKENS * cached
-        self._ahead[server_id] += uncached
-        self._sent[request.request_id] = (now, uncached, self._ahead[server_id])
+        known = self._known[server_id]
+        known.ahead += uncached
+        self._sent[request.request_id] = (now, uncached, known.ahead)
         super().on_dispatch(request, server, now)
 
     def on_first_token(self, request: RequestView, server: ServerView, now: float) -> None:
         sent_at, uncached, ahead = self._sent.pop(request.request_id)
-        self._ahead[server.server_id] -= uncached
-        self._ttft[server.server_id].saw(ahead, now - sent_at)
+        known = self._known[server.server_id]
+        known.ahead -= uncached
+        known.ttft.saw(ahead, now - sent_at)
 
     def on_finish(self, request: RequestView, server: ServerView, now: float) -> None:
         if sent := self._sent.pop(request.request_id, None):
-            self._ahead[server.server_id] -= sent[1]
+            self._known[server.server_id].ahead -= sent[1]
 
     def on_report(self, server: ServerView, now: float) -> None:
-        tpot_s = server.mean_tpot_s
+        tpot_s, known = server.mean_tpot_s, self._known[server.server_id]
         # A server where nothing has ended since repeats its last mean, which says nothing of those that run now.
-        if tpot_s is not None and server.running_requests and tpot_s != self._last_tpot_s.get(server.server_id):
-            self._last_tpot_s[server.server_id] = tpot_s
-            self._tpot[server.server_id].saw(server.running_requests, tpot_s)
+        if tpot_s is not None and server.running_requests and tpot_s != known.last_tpot_s:
+            known.last_tpot_s = tpot_s
+            known.tpot.saw(server.running_requests, tpot_s)
 
 
 def _least_broken(rooms: Sequence[Headroom]) -> Sequence[Headroom]:

@@ -9,7 +9,7 @@ class OnlineLine:
 
     def __init__(self, memory: float = 0.98) -> None:
         self._memory = memory
-        self._weight = self._mean_x = self._mean_y = self._xx = self._xy = 0.0
+        self._weight = self._mean_x = self._mean_y = self._xx = self._xy = self._slope = 0.0
 
     def saw(self, x: float, y: float) -> None:
         """One more point."""
@@ -22,8 +22,9 @@ class OnlineLine:
         share = before / self._weight
         self._xx = memory * self._xx + share * dx * dx
         self._xy = memory * self._xy + share * dx * dy
+        self._slope = self._xy / self._xx if self._xx > 1e-12 and self._xy > 0 else 0.0
 
     def at(self, x: float) -> float:
         """The line's value, at least 0; 0 where nothing was seen."""
-        slope = self._xy / self._xx if self._xx > 1e-12 and self._xy > 0 else 0.0
-        return max(self._mean_y + slope * (x - self._mean_x), 0.0)
+        value = self._mean_y + self._slope * (x - self._mean_x)
+        return value if value > 0 else 0.0

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from support.choices import Bench, blocks, request
 
-from policies import PolicyError, RequestView, Route
+from policies import ClusterView, PolicyError, RequestView, Route
+from policies.latency_predicting import Headroom
 from policies.llmd_scorers import SCORERS
 from policies.online_line import OnlineLine
 
@@ -191,8 +192,9 @@ def predicting(headrooms: list[tuple[float, float]], loads: list[int] | None = N
     """Servers whose predictions leave these headrooms of a TTFT of 1 s and a TPOT of 0.1 s."""
     bench = Bench("latency_predicting", loads or [1] * len(headrooms), explore_share=0.0, **params)
     for server, (ttft_s, tpot_s) in zip(bench.servers, headrooms, strict=True):
-        bench.policy._ttft[server.server_id].saw(0, 1 - ttft_s)  # type: ignore[attr-defined]
-        bench.policy._tpot[server.server_id].saw(0, 0.1 - tpot_s)  # type: ignore[attr-defined]
+        known = bench.policy._known[server.server_id]  # type: ignore[attr-defined]
+        known.ttft.saw(0, 1 - ttft_s)
+        known.tpot.saw(0, 0.1 - tpot_s)
     return bench
 
 
@@ -238,18 +240,21 @@ def test_without_bounds_the_least_predicted_latency_wins() -> None:
     assert predicting([(0.2, 0.05), (0.3, 0.05)]).choose(request()) == 1
 
 
+def headroom(bench: Bench, view: RequestView) -> Headroom:
+    (room,) = bench.policy.headrooms(view, ClusterView(bench.now, bench.servers, 1))  # type: ignore[attr-defined]
+    return room
+
+
 def test_ttft_is_learnt_over_the_uncached_tokens_ahead() -> None:
     bench = Bench("latency_predicting", [0])
-    for number, text in enumerate(["ab", "cdef", "ghijklmn"], 1):
+    for text in ("ab", "cdef", "ghijklmn"):
         view = bench.dispatch(request(blocks=blocks(text)), 0)
         bench.now += 0.1 * len(text)
         bench.first_token(view, 0)
-        assert len(bench.servers) == 1, number
-    headroom = bench.policy.headroom  # type: ignore[attr-defined]
-    assert headroom(request(prompt=640), bench.servers[0], {}).ttft_s == pytest.approx(-1.0)
-    assert headroom(request(prompt=640), bench.servers[0], {"s0": 4}).ttft_s == pytest.approx(-0.6)
+    assert headroom(bench, request(prompt=640)).ttft_s == pytest.approx(-1.0)
+    assert headroom(bench, request(blocks=blocks("cdefxxxxxx"))).ttft_s == pytest.approx(-0.6), "without what is cached"
     bench.dispatch(request(prompt=320), 0)
-    assert headroom(request(prompt=320), bench.servers[0], {}).ttft_s == pytest.approx(-1.0), "what waits ahead counts"
+    assert headroom(bench, request(prompt=320)).ttft_s == pytest.approx(-1.0), "what waits ahead counts"
 
 
 def test_tpot_is_learnt_over_the_running_requests() -> None:
@@ -258,10 +263,9 @@ def test_tpot_is_learnt_over_the_running_requests() -> None:
     bench.report(0, running_requests=4, mean_tpot_s=0.014)
     bench.report(0, running_requests=40, mean_tpot_s=0.014)  # Repeated: nothing has ended since.
     bench.servers[0].running_requests = 6
-    headroom = bench.policy.headroom  # type: ignore[attr-defined]
-    assert headroom(request(), bench.servers[0], {}).tpot_s == pytest.approx(-0.016)
+    assert headroom(bench, request()).tpot_s == pytest.approx(-0.016)
     bench.dispatch(request(), 0)
-    assert headroom(request(), bench.servers[0], {}).tpot_s == pytest.approx(-0.017), "and what was sent since"
+    assert headroom(bench, request()).tpot_s == pytest.approx(-0.017), "and what was sent since"
 
 
 # -- gates -----------------------------------------------------------------------------------------------------------
