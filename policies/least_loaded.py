@@ -4,9 +4,18 @@ import random
 from collections.abc import Callable, Sequence
 
 from .base import Policy
+from .errors import PolicyError
 from .views import ClusterView, RequestView, Route, ServerView
 
-__all__ = ["LeastOutstandingTokens", "LeastRequest", "PowerOfTwo", "in_flight_requests", "in_flight_tokens", "least"]
+__all__ = [
+    "LeastOutstandingTokens",
+    "LeastRequest",
+    "PowerOfTwo",
+    "in_flight_requests",
+    "in_flight_tokens",
+    "kv_use",
+    "least",
+]
 
 
 def least(servers: Sequence[ServerView], load: Callable[[ServerView], float], rng: random.Random) -> ServerView:
@@ -24,6 +33,11 @@ def least(servers: Sequence[ServerView], load: Callable[[ServerView], float], rn
             if rng.random() * ties < 1:
                 best = server
     return best
+
+
+def kv_use(server: ServerView) -> float:
+    """The share of its KV tokens that a server has in use, as last reported; 0 before its first report."""
+    return (server.kv_tokens_used or 0) / (server.kv_tokens_capacity or 1)
 
 
 def in_flight_requests(server: ServerView) -> float:
@@ -66,9 +80,11 @@ class LeastOutstandingTokens(Policy):
 
 
 class PowerOfTwo(Policy):
-    """Two distinct servers at random, then the one with fewer requests in flight.
+    """Two distinct servers at random, then the one with fewer requests in flight, or ``by: kv`` the one with less of
+    its KV tokens in use, where both have reported it.
 
-    SMG compares KV use where both report it; here the router's own count decides, because it is never stale.
+    SMG goes by KV use where it polls its workers. By default the router's own count decides here, because it is never
+    stale and costs no polling.
 
     Helps: many servers, several routers or stale counts: it needs two numbers, and chance keeps requests from herding.
     Hurts: few servers and one router, where looking at all of them costs nothing and finds the better one.
@@ -77,6 +93,15 @@ class PowerOfTwo(Policy):
     name = "power_of_two"
     summary = "the less loaded of two servers drawn at random"
     source = "Mitzenmacher 2001; SMG power_of_two.rs"
+    parameters = {"by": "what is compared: requests (in flight) or kv (the share of KV tokens in use)"}  # noqa: RUF012
+
+    def __init__(self, rng: random.Random, by: str = "requests") -> None:
+        super().__init__(rng)
+        if by not in ("requests", "kv"):
+            raise PolicyError(f"policy {self.name}: by must be requests or kv, not {by!r}")
+        self._by_kv = by == "kv"
+        if self._by_kv:
+            self.needs = frozenset({"kv_tokens_used", "kv_tokens_capacity"})
 
     def choose(self, request: RequestView, cluster: ClusterView) -> Route:
         servers = cluster.servers
@@ -87,4 +112,6 @@ class PowerOfTwo(Policy):
         first = int(draw() * count)
         second = int(draw() * (count - 1))
         a, b = servers[first], servers[second + (second >= first)]
+        if self._by_kv and a.kv_tokens_capacity and b.kv_tokens_capacity:
+            return Route((b if kv_use(b) < kv_use(a) else a).server_id)
         return Route((b if b.in_flight_requests < a.in_flight_requests else a).server_id)

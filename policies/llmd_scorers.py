@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
-from .reported_load import kv_use
+from .least_loaded import kv_use
 from .views import RequestView, ServerView
 
 __all__ = ["SCORERS", "Scorer"]

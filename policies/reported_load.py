@@ -4,15 +4,10 @@ import random
 from collections.abc import Callable, Sequence
 
 from .base import Policy
-from .least_loaded import least
+from .least_loaded import kv_use, least
 from .views import ClusterView, RequestView, Route, ServerView
 
-__all__ = ["LeastKv", "LeastLoad", "VllmScore", "kv_use"]
-
-
-def kv_use(server: ServerView) -> float:
-    """The share of its KV tokens that a server has in use, as last reported; 0 before its first report."""
-    return (server.kv_tokens_used or 0) / (server.kv_tokens_capacity or 1)
+__all__ = ["LeastKv", "LeastLoad", "VllmScore"]
 
 
 class VllmScore(Policy):

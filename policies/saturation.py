@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from .errors import PolicyError
-from .reported_load import kv_use
+from .least_loaded import kv_use
 from .views import ClusterView, Decision, Hold, Reject, RequestView, ServerView
 from .wrapping import Wrapping
 

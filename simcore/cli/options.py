@@ -33,9 +33,6 @@ no_out_option = click.option("--no-out", is_flag=True, help="Write no folder.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of tables.")
 quiet_option = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 
-_BETWEEN = re.compile(r",(?![^\[{]*[\]}])")
-"""A comma between parameters: one within a list or a mapping has its end before the next beginning."""
-
 _POLICY = re.compile(r"(?P<name>(?:.*\.py:)?[^:]+)(?::(?P<parameters>.*))?")
 
 
@@ -77,12 +74,24 @@ class PolicyOption(click.ParamType[tuple[str, dict[str, object]]]):
         if match is None:
             self.fail(f"{value!r}: give it as NAME, FILE.py:CLASS or NAME:PARAMETER=VALUE,...", param, ctx)
         parameters: dict[str, object] = {}
-        for part in filter(None, _BETWEEN.split(match["parameters"] or "")):
+        for part in filter(None, _parts(match["parameters"] or "")):
             key, separator, text = part.partition("=")
             if not separator or not key.strip():
                 self.fail(f"{value!r}: {part!r} is not PARAMETER=VALUE", param, ctx)
             parameters[key.strip()] = _yaml(text)
         return match["name"], parameters
+
+
+def _parts(text: str) -> list[str]:
+    """Split at commas, but not within a list or a mapping."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _yaml(text: str) -> object:

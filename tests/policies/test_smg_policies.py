@@ -207,6 +207,18 @@ def test_session_affinity_forgets_the_idle() -> None:
     assert bench.choose(request(session=2)) == 0, "this one was not idle for so long"
 
 
+def test_power_of_two_may_compare_kv_use_where_both_have_reported() -> None:
+    bench = Bench("power_of_two", [9, 0], by="kv")
+    assert bench.policy.needs == {"kv_tokens_used", "kv_tokens_capacity"}
+    bench.report(0, kv_tokens_used=100, kv_tokens_capacity=1000)
+    assert bench.choose() == 1, "s1 has not reported: requests"
+    bench.report(1, kv_tokens_used=300, kv_tokens_capacity=2000)
+    assert bench.choose() == 0, "0.1 against 0.15"
+    assert Bench("power_of_two").policy.needs == frozenset(), "and asks for no reports by itself"
+    with pytest.raises(PolicyError, match="by must be requests or kv, not 'load'"):
+        Bench("power_of_two", by="load")
+
+
 # -- reported load ---------------------------------------------------------------------------------------------------
 
 
