@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from .views import RequestView
 
+_NONE: frozenset[str] = frozenset()
+
 __all__ = ["InFlight", "ServerConfig", "ServerReport", "ServerState"]
 
 
@@ -88,26 +90,30 @@ class ServerState:
         self.requests_since_report = 0
         self.prefill_tokens_since_report = 0
 
-    def add(self, request: RequestView) -> None:
+    def add(self, entry: "InFlight") -> None:
         """A request was dispatched here."""
         self.in_flight_requests += 1
-        self.in_flight_tokens += request.prompt_tokens + (request.expected_output_tokens or 0)
+        self.in_flight_tokens += entry.tokens
         self.requests_since_report += 1
-        self.prefill_tokens_since_report += request.prompt_tokens
+        self.prefill_tokens_since_report += entry.prompt_tokens
 
-    def remove(self, request: RequestView) -> None:
+    def remove(self, entry: "InFlight") -> None:
         """A request has left."""
         self.in_flight_requests -= 1
-        self.in_flight_tokens -= request.prompt_tokens + (request.expected_output_tokens or 0)
+        self.in_flight_tokens -= entry.tokens
 
 
 class InFlight:
-    """A request that the router has accepted: queued while ``server`` is None, else dispatched there."""
+    """A request that the router has accepted: queued while ``server`` is None, else dispatched there. ``tokens`` are
+    those of its prompt and the expected ones of its answer."""
 
-    __slots__ = ("attempts", "request", "server", "tried")
+    __slots__ = ("attempts", "model", "prompt_tokens", "request", "server", "tokens", "tried")
 
     def __init__(self, request: RequestView) -> None:
         self.request = request
+        self.model = request.model
+        self.prompt_tokens = prompt_tokens = request.prompt_tokens
+        self.tokens = prompt_tokens + (request.expected_output_tokens or 0)
         self.server: ServerState | None = None
         self.attempts = 0
-        self.tried: frozenset[str] = frozenset()
+        self.tried: frozenset[str] = _NONE

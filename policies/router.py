@@ -15,6 +15,7 @@ nothing.
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from .base import Policy, QueueOrder
@@ -58,6 +59,10 @@ class Abort(NamedTuple):
 
 Action = Dispatch | Refuse | Fail | Abort
 
+# A NamedTuple's own constructor is a function in Python; of these two one is made for every request.
+_dispatch = partial(tuple.__new__, Dispatch)
+_cluster_view = partial(tuple.__new__, ClusterView)
+
 
 class Router:
     """One policy over servers, grouped by the model they serve.
@@ -75,7 +80,7 @@ class Router:
         queue_limit: int | None = None,
         max_attempts: int = 1,
     ) -> None:
-        self.policy = policy
+        self._follow(policy)
         self.servers = {config.server_id: ServerState(config, index) for index, config in enumerate(servers)}
         self.order = order or (policy.order or FirstComeFirstServed)()
         self._queue_limit = queue_limit
@@ -97,23 +102,23 @@ class Router:
 
     def on_arrival(self, now: float, request: RequestView) -> list[Action]:
         """A request reached the router."""
-        queue = self._queues.get(request.model)
+        request_id, model = request.request_id, request.model
+        queue = self._queues.get(model)
         if queue is None:
-            return [Refuse(request.request_id, f"no server serves the model {request.model!r}")]
-        entry = InFlight(request)
-        self._requests[request.request_id] = entry
-        if not queue.waiting and (servers := self._open[request.model]):
+            return [Refuse(request_id, f"no server serves the model {model!r}")]
+        entry = self._requests[request_id] = InFlight(request)
+        if not queue.waiting and (servers := self._open[model]):
             action = self._try(now, entry, servers, 1)
             if action is not None:
                 return [action]
         queue.push(entry)
-        actions = self._pump(now, request.model) if len(queue) > 1 else []
+        actions = self._pump(now, model) if len(queue) > 1 else []
         limit = self._queue_limit
-        still_waiting = entry.server is None and request.request_id in self._requests
+        still_waiting = entry.server is None and request_id in self._requests
         if limit is not None and len(queue) > limit and still_waiting:
-            del self._requests[request.request_id]
+            del self._requests[request_id]
             queue.remove(entry)
-            actions.append(Refuse(request.request_id, "the router's queue is full"))
+            actions.append(Refuse(request_id, "the router's queue is full"))
         return actions
 
     def on_first_token(self, now: float, request_id: int) -> None:
@@ -126,7 +131,7 @@ class Router:
         """A request's last token arrived from its server."""
         entry = self._requests.pop(request_id)
         self._release(now, entry)
-        model = entry.request.model
+        model = entry.model
         return self._pump(now, model) if self._queues[model].waiting else []
 
     def on_failure(self, now: float, request_id: int, reason: str, *, retry: bool) -> list[Action]:
@@ -136,16 +141,16 @@ class Router:
         actions: list[Action] = []
         if retry and entry.attempts < self._max_attempts:
             entry.tried |= {server.server_id}
-            self._queues[entry.request.model].push_front(entry)
+            self._queues[entry.model].push_front(entry)
         else:
             del self._requests[request_id]
             actions.append(Fail(request_id, reason))
-        return actions + self._pump(now, entry.request.model)
+        return actions + self._pump(now, entry.model)
 
     def on_cancel(self, now: float, request_id: int) -> list[Action]:
         """The client of a request went away, wherever the request is."""
         entry = self._requests.pop(request_id)
-        model = entry.request.model
+        model = entry.model
         if entry.server is None:
             self._queues[model].remove(entry)
             return self._pump(now, model)
@@ -200,7 +205,7 @@ class Router:
 
     def switch_policy(self, now: float, policy: Policy, order: QueueOrder | None = None) -> list[Action]:
         """Another policy decides from now on; it is told of what is in flight. Requests wait on in its order."""
-        self.policy = policy
+        self._follow(policy)
         self.order = order or (policy.order or FirstComeFirstServed)()
         for entry in self._requests.values():
             if entry.server is not None:
@@ -215,6 +220,12 @@ class Router:
         return actions
 
     # -- the machinery -------------------------------------------------------------------------------------------
+
+    def _follow(self, policy: Policy) -> None:
+        self.policy = policy
+        # Two calls a request that most policies have no use for.
+        self._tells_dispatch = type(policy).on_dispatch is not Policy.on_dispatch
+        self._tells_finish = type(policy).on_finish is not Policy.on_finish
 
     def _pump(self, now: float, model: str) -> list[Action]:
         """Dispatch from the head of the queue for as long as a server is open and the policy does not hold."""
@@ -236,18 +247,19 @@ class Router:
         request = entry.request
         if entry.tried:
             servers = [server for server in servers if server.server_id not in entry.tried] or servers
-        decision = self.policy.choose(request, ClusterView(now, servers, queued))
+        decision = self.policy.choose(request, _cluster_view((now, servers, queued)))
         if isinstance(decision, Route):
             state = self.servers.get(decision.server_id)
-            if state is None or not state.open or state.model != request.model:
+            if state is None or not state.open or state.model != entry.model:
                 raise self._misrouted(decision, request, state)
             entry.server = state
             entry.attempts += 1
-            state.add(request)
+            state.add(entry)
             if state.max_running_requests is not None:
                 self._update_open(state)
-            self.policy.on_dispatch(request, state, now)
-            return Dispatch(request.request_id, state.server_id, entry.attempts)
+            if self._tells_dispatch:
+                self.policy.on_dispatch(request, state, now)
+            return _dispatch((request.request_id, state.server_id, entry.attempts))
         if isinstance(decision, Hold):
             return None
         if isinstance(decision, Reject):
@@ -270,10 +282,11 @@ class Router:
         state = entry.server
         assert state is not None, f"request {entry.request.request_id} ends on no server"
         entry.server = None
-        state.remove(entry.request)
+        state.remove(entry)
         if state.max_running_requests is not None:
             self._update_open(state)
-        self.policy.on_finish(entry.request, state, now)
+        if self._tells_finish:
+            self.policy.on_finish(entry.request, state, now)
         return state
 
     def _update_open(self, state: ServerState) -> None:

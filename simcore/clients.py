@@ -21,6 +21,7 @@ class Clients:
         self._send = send
         self._limit = workload.max_concurrency
         self._offer = send if self._limit is None else self._send_within_limit
+        self._due_next = self._on_due
         self._in_flight = 0
         self._releasing = False
         self._due: deque[int] = deque()
@@ -64,8 +65,9 @@ class Clients:
         times.pop()
         request_id = self._ids.pop()
         if times:
-            self._clock.at(times[-1], self._on_due)
-        self._offer(request_id, now)
+            self._clock.at(times[-1], self._due_next)
+        offer = self._offer
+        offer(request_id, now)
 
     def _on_turn_due(self, now: float, turn: int) -> None:
         self._turns_due -= 1

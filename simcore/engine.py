@@ -97,6 +97,8 @@ class _Simulation:
         self._clients = Clients(self.clock, workload, self._send)
         self._requests = RequestFaces(scenario, workload, profiles[0].model, policies)
         self._flights: dict[int, ServerRequest] = {}
+        # Bound once: that costs more than the call.
+        self._finished = self._on_finished
         self._total = len(workload)
         self._on_progress = on_progress
         self._progress_every = max(self._total // 200, 1)
@@ -174,7 +176,7 @@ class _Simulation:
         """See ``Listener``."""
         egress_s = self._egress_s[server.server_id]
         request.first_token_at += egress_s
-        self.clock.at(now + egress_s, self._on_finished, request)
+        self.clock.at(now + egress_s, self._finished, request)
 
     def failed(self, server: Server, request: ServerRequest, reason: str, now: float) -> None:
         """See ``Listener``."""
@@ -184,14 +186,9 @@ class _Simulation:
         self._router.on_first_token(now, request.request_id)
 
     def _on_finished(self, now: float, request: ServerRequest) -> None:
-        request_id, recorder = request.request_id, self.recorder
+        request_id = request.request_id
         del self._flights[request_id]
-        recorder.first_token_at[request_id] = request.first_token_at
-        recorder.finished_at[request_id] = now
-        recorder.cached_tokens[request_id] = request.cached_tokens
-        recorder.output_tokens[request_id] = request.output_tokens
-        recorder.retractions[request_id] = request.retractions
-        recorder.end(request_id, "finished")
+        self.recorder.finish(request, now)
         if self._requests.learns:
             self._requests.answered(request_id, request.output_tokens)
         if actions := self._router.on_finish(now, request_id):
@@ -251,7 +248,7 @@ class _Simulation:
 def _rare_collections() -> Iterator[None]:
     """Look for unreachable cycles less often: what is made for a request goes by its reference count."""
     before = gc.get_threshold()
-    gc.set_threshold(100_000, *before[1:])
+    gc.set_threshold(1_000_000, *before[1:])
     try:
         yield
     finally:

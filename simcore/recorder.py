@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 
 from .records import REQUEST_DTYPES, STATUSES, Status
+from .server.request import ServerRequest
 from .workload import Workload
 
 __all__ = ["RequestRecorder"]
 
 _CODES: dict[Status, int] = {status: code for code, status in enumerate(STATUSES)}
 _UNFINISHED = _CODES["unfinished"]
+_FINISHED = _CODES["finished"]
 
 
 class RequestRecorder:
@@ -37,14 +39,30 @@ class RequestRecorder:
         self._workload = workload
         self._model = model
 
-    def end(self, request_id: int, status: Status, reason: str = "") -> None:
-        """The request has come to its end."""
+    def finish(self, request: ServerRequest, now: float) -> None:
+        """The last token of the answer has come back."""
+        request_id = request.request_id
         if self._status[request_id] != _UNFINISHED:
-            raise RuntimeError(f"request {request_id} ended twice: {STATUSES[self._status[request_id]]}, then {status}")
+            raise self._ended_twice(request_id, "finished")
+        self._status[request_id] = _FINISHED
+        self.first_token_at[request_id] = request.first_token_at
+        self.finished_at[request_id] = now
+        self.cached_tokens[request_id] = request.cached_tokens
+        self.output_tokens[request_id] = request.output_tokens
+        self.retractions[request_id] = request.retractions
+        self.ended += 1
+
+    def end(self, request_id: int, status: Status, reason: str = "") -> None:
+        """The request has come to another end, or finished with its numbers written down already."""
+        if self._status[request_id] != _UNFINISHED:
+            raise self._ended_twice(request_id, status)
         self._status[request_id] = _CODES[status]
         if reason:
             self._reasons[request_id] = reason
         self.ended += 1
+
+    def _ended_twice(self, request_id: int, status: Status) -> RuntimeError:
+        return RuntimeError(f"request {request_id} ended twice: {STATUSES[self._status[request_id]]}, then {status}")
 
     def frame(self, server_ids: Sequence[str]) -> pd.DataFrame:
         """The table of requests (``REQUEST_DTYPES``)."""

@@ -1,6 +1,7 @@
 """What the policy may see of a request, and what its server gets."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from .workload.outputs import RunningMeanExpectation
 
 __all__ = ["RequestFaces"]
 
+# A NamedTuple's own constructor is a function in Python; one is made for every request.
+_request_view = partial(tuple.__new__, RequestView)
+
 
 class RequestFaces:
     """Makes a request's two faces: what the policy may see of it, and what the server gets.
@@ -29,20 +33,21 @@ class RequestFaces:
         self._prompts = Prompts(workload)
         self._model = model
         self._slo = scenario.slo.bounds()
-        self._limit = scenario.workload.output_limit
         self._ignore_eos = workload.ignore_eos
         self._shareable = workload.segments is not None
         self._with_hashes = any("prefix_hashes" in policy.needs for policy in policies)
         self._prompt_tokens: list[int] = workload.prompt_tokens.tolist()
         self._output_tokens: list[int] = workload.output_tokens.tolist()
         self._max_new_tokens: list[int] = workload.max_new_tokens.tolist()
-        self._expected: list[int | None] = _optional(workload.expected_output_tokens)
+        self._expected: list[int | None] | _Learnt = _optional(workload.expected_output_tokens)
         self._session: list[int | None] = _optional(workload.session_id)
         self._priority: list[int] = workload.priority.tolist()
         expectation = scenario.workload.expected_output
         self._predictor: RunningMean | None = None
         if isinstance(expectation, RunningMeanExpectation):
             self._predictor = RunningMean(expectation.start_tokens)
+            limit = scenario.workload.output_limit
+            self._expected = _Learnt(self._predictor, self._prompt_tokens, self._priority, limit)
         self.learns = self._predictor is not None
         unexpected = (workload.expected_output_tokens == NONE).any() and not self.learns
         self.missing = {"expected_output_tokens"} if unexpected else set()
@@ -54,24 +59,20 @@ class RequestFaces:
         assert self._predictor is not None
         self._predictor.saw(self._prompt_tokens[request_id], self._priority[request_id], output_tokens)
 
-    def _expected_output(self, request_id: int) -> int | None:
-        if self._predictor is None:
-            return self._expected[request_id]
-        expected = self._predictor.expected(self._prompt_tokens[request_id], self._priority[request_id])
-        return min(expected, self._limit) if self._limit is not None else expected
-
     def view(self, request_id: int, now: float) -> RequestView:
         """What the policy sees."""
-        return RequestView(
-            request_id,
-            self._model,
-            self._prompt_tokens[request_id],
-            self._expected_output(request_id),
-            now,
-            self._prompts.prefix_hashes(request_id) if self._with_hashes else (),
-            self._session[request_id],
-            self._priority[request_id],
-            self._slo,
+        return _request_view(
+            (
+                request_id,
+                self._model,
+                self._prompt_tokens[request_id],
+                self._expected[request_id],
+                now,
+                self._prompts.prefix_hashes(request_id) if self._with_hashes else (),
+                self._session[request_id],
+                self._priority[request_id],
+                self._slo,
+            )
         )
 
     def at_server(self, request_id: int, member: Member, now: float) -> ServerRequest:
@@ -93,6 +94,22 @@ class RequestFaces:
             ignore_eos=self._ignore_eos,
             shareable=self._shareable,
         )
+
+
+class _Learnt:
+    """In the place of a list of what is expected: asked when it is needed."""
+
+    def __init__(
+        self, predictor: RunningMean, prompt_tokens: list[int], priority: list[int], limit: int | None
+    ) -> None:
+        self._predictor = predictor
+        self._prompt_tokens = prompt_tokens
+        self._priority = priority
+        self._limit = limit
+
+    def __getitem__(self, request_id: int) -> int:
+        expected = self._predictor.expected(self._prompt_tokens[request_id], self._priority[request_id])
+        return expected if self._limit is None else min(expected, self._limit)
 
 
 def _optional(column: IntColumn) -> list[int | None]:

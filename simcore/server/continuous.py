@@ -59,7 +59,9 @@ class ContinuousServer:
         self.server_id = server_id
         self.telemetry = Telemetry(valid_range)
         self.scheduler = Scheduler(settings, kv_tokens_capacity)
-        self._at = clock.at
+        self._clock = clock
+        # Bound once: that costs more than the call.
+        self._wake = self._on_wake
         self._listener = listener
         self._tells_first_tokens = listener.wants_first_tokens
         self._times = times
@@ -75,8 +77,8 @@ class ContinuousServer:
         # When the next wake-up is due; those that come at other times are void.
         self._due_at = -1.0
         # A queue limit refuses requests at the very boundary at which they come, so none may be passed over.
-        self._queue_is_limited = settings.max_queued_requests is not None
-        self._lets_in_late = settings.overlap and not self._queue_is_limited
+        self._max_queued_requests = settings.max_queued_requests
+        self._lets_in_late = settings.overlap and self._max_queued_requests is None
         self._looks_past = looks_past and self._lets_in_late and not exact_steps
         self._before_prefill = (0, 0, 0, 0)
         self._looked_ahead = False
@@ -153,7 +155,7 @@ class ContinuousServer:
             if self._overlap and not self._looked_ahead:
                 if self._inbox:
                     # What arrives as a prefill begins comes after it was formed, by one event or the other.
-                    begun = run.last_start
+                    begun = run.end(run.steps - 1)
                     self._ingest(math.nextafter(begun, -math.inf) if run.prefills else begun)
                 ahead = scheduler.form(run)
             self._looked_ahead = False
@@ -186,15 +188,14 @@ class ContinuousServer:
 
     def _ingest(self, until: float) -> None:
         """Let in what has reached the scheduler by then."""
-        inbox, scheduler = self._inbox, self.scheduler
-        limit = scheduler.settings.max_queued_requests
+        inbox, waiting, limit = self._inbox, self.scheduler.waiting, self._max_queued_requests
         while inbox and inbox[0].ready_at <= until:
             request = inbox.pop(0)
-            if limit is not None and len(scheduler.waiting) >= limit:
+            if limit is not None and len(waiting) >= limit:
                 request.done = True
                 self._listener.failed(self, request, QUEUE_IS_FULL, until)
             else:
-                scheduler.waiting.append(request)
+                waiting.append(request)
 
     def _drop_cancelled(self) -> None:
         for request in self._cancelled:
@@ -232,7 +233,7 @@ class ContinuousServer:
         else:
             end = now + first_s
         self._due_at = end
-        self._at(end, self._on_wake)
+        self._clock.at(end, self._wake)
 
     def _draw_noise(self) -> float:
         """A lognormal factor of mean 1, for all steps until the batch changes."""
@@ -277,13 +278,12 @@ class ContinuousServer:
             telemetry.steps.add(run, now, self._decoded_at, self._fresh)
             self._decoded_at, self._fresh = now, _NOBODY
         else:
-            telemetry.steps.add(run, now, now)
+            telemetry.steps.add_prefill(run, now)
         if run.prefills and scheduler.running_requests > telemetry.peak_running:
             telemetry.peak_running = scheduler.running_requests
         first, ended = scheduler.process(run)
         going_on = 0
         for request in first:
-            request.first_token_at = now
             telemetry.count_first_token(request, now)
             if self._tells_first_tokens:
                 self._listener.first_token(self, request, now)
@@ -299,7 +299,7 @@ class ContinuousServer:
 
     def _admission_is_shut(self) -> bool:
         """Whether an arrival changes nothing before a request leaves: the batch is full, and the queue has no limit."""
-        return self.scheduler.batch_is_full and not self._queue_is_limited
+        return self.scheduler.batch_is_full and self._max_queued_requests is None
 
     def _steps_until(self, run: Step, ready_at: float) -> int:
         """The steps of a run up to the boundary at which a request ready then can matter.
@@ -322,4 +322,4 @@ class ContinuousServer:
 
     def _wake_at(self, time_s: float) -> None:
         self._due_at = time_s
-        self._at(time_s, self._on_wake)
+        self._clock.at(time_s, self._wake)

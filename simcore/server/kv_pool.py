@@ -71,8 +71,9 @@ class KvPool:
         return self.cache.match(self.aligned_content(request), self.floor(request.fill_tokens - 1))[1]
 
     def match(self, request: ServerRequest) -> None:
-        """Find and lock the longest cached prefix; at least one token is left to compute."""
-        if not self.caches or not (request.shareable or request.retractions):
+        """Find and lock the longest cached prefix; at least one token is left to compute. What no other request has
+        is not looked for, unless its own KV was taken back."""
+        if not self.caches:
             return
         node, tokens = self.cache.match(self.aligned_content(request), self.floor(request.fill_tokens - 1))
         if tokens:

@@ -29,7 +29,8 @@ CONTINUE, NO_KV, NO_BUDGET = Verdict
 
 
 class PrefillAdder:
-    """Collects the requests of one prefill ``step``, which then takes ``allocated`` KV tokens.
+    """Collects the requests of one prefill ``step``, which then takes ``allocated`` KV tokens and gives those that it
+    ``completed`` their next token.
 
     ``reserved`` is what the running requests may still need, ``mixed_tokens`` the decode rows that share the step.
     """
@@ -41,6 +42,7 @@ class PrefillAdder:
         "_reserved",
         "allocated",
         "chunked",
+        "completed",
         "prefills",
         "step",
     )
@@ -50,6 +52,7 @@ class PrefillAdder:
     ) -> None:
         self.prefills: list[Prefill] = []
         self.step = Step(0, 0, self.prefills)
+        self.completed: list[ServerRequest] = []
         self.allocated = 0
         self.chunked: ServerRequest | None = None
         self._pool = pool
@@ -79,13 +82,15 @@ class PrefillAdder:
         if tokens < remaining:
             tokens = self._pool.floor(tokens)
             self.chunked = request
+        else:
+            self.completed.append(request)
         if tokens > 0:
             self._commit(request, tokens, 0 if self.chunked else min(request.max_new_tokens, CLIP_MAX_NEW_TOKENS))
 
     def try_add(self, request: ServerRequest) -> Verdict:
         """Admit a waiting request, whole or its first chunk, or say why not."""
         pool, generated, reserve = self._pool, request.generated, request.max_new_tokens
-        if pool.caches:
+        if request.shareable or request.retractions:
             pool.match(request)
         tokens = request.prompt_tokens + generated - request.computed
         output_tokens = reserve - generated
@@ -103,8 +108,10 @@ class PrefillAdder:
             return NO_BUDGET
         if fitting < tokens:
             self.chunked, reserve = request, 0
-        elif reserve > CLIP_MAX_NEW_TOKENS:
-            reserve = CLIP_MAX_NEW_TOKENS
+        else:
+            self.completed.append(request)
+            if reserve > CLIP_MAX_NEW_TOKENS:
+                reserve = CLIP_MAX_NEW_TOKENS
         self._commit(request, fitting, reserve)
         return self.verdict()
 

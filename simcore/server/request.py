@@ -92,7 +92,6 @@ class ServerRequest:
         """Tokens to have in the KV cache before the next one is generated."""
         return self.prompt_tokens + self.generated
 
-    @property
     def ends_by_length(self) -> bool:
         """Whether the scheduler knows in advance which token is the last."""
         return self.output_tokens >= self.max_new_tokens

@@ -35,7 +35,10 @@ class Scheduler:
     """
 
     def __init__(self, settings: SchedulerSettings, kv_tokens_capacity: int) -> None:
-        self.settings = settings
+        # Read for every step, where the settings' own attributes cost as much as a call.
+        self._mixed_chunk = settings.mixed_chunk
+        self._max_prefill_tokens = settings.max_prefill_tokens
+        self._chunked_prefill_size = settings.chunked_prefill_size
         self.max_running_requests = settings.max_running_requests
         self.pool = KvPool(kv_tokens_capacity, settings.page_size, radix_cache=settings.radix_cache)
         self.running = RunningBatch(settings.page_size)
@@ -97,7 +100,7 @@ class Scheduler:
                 self.running.add(request)
                 self._changed = True
                 merged.append(request)
-        self._prefilled.clear()
+        self._prefilled = []
         return merged
 
     def _form_prefill(self, in_flight: Step | None, merged: Sequence[ServerRequest]) -> Step | None:
@@ -110,20 +113,20 @@ class Scheduler:
             if batch >= self.max_running_requests:
                 self.batch_is_full = True
                 return None
-        self._order.sort(self.waiting)
-        settings = self.settings
-        mixed_tokens = batch if settings.mixed_chunk else 0
+        if self._order.sorts:
+            self._order.sort(self.waiting)
+        mixed_tokens = batch if self._mixed_chunk else 0
         reserved = self._reserved(in_flight, merged)
-        adder = PrefillAdder(
-            self.pool, settings.max_prefill_tokens, settings.chunked_prefill_size, reserved, mixed_tokens
-        )
+        adder = PrefillAdder(self.pool, self._max_prefill_tokens, self._chunked_prefill_size, reserved, mixed_tokens)
         if self.chunked is not None:
             adder.continue_chunked(self.chunked)
         self._admit(adder)
         self.chunked = adder.chunked
         if not adder.prefills:
             return None
-        step = self._launch(adder)
+        self._prefilled = adder.completed
+        self.pool.allocate(adder.allocated)
+        step = adder.step
         if mixed_tokens:
             self._mix_decode(step)
         return step
@@ -131,7 +134,7 @@ class Scheduler:
     def _reserved(self, in_flight: Step | None, merged: Sequence[ServerRequest]) -> float:
         """What the running requests may still need, counted from the outputs processed: launched ones are still
         owed."""
-        ratio = self._ratio.current
+        ratio = self._ratio.current()
         if in_flight is None or in_flight.decode_batch:
             return self.running.reserved_tokens(ratio, step_in_flight=in_flight is not None)
         owed = sum(1.0 if request.ignore_eos else ratio for request in merged)
@@ -141,10 +144,11 @@ class Scheduler:
         """Move waiting requests into the step for as long as budgets, slots and KV last."""
         waiting, slots = self.waiting, self.max_running_requests - self.running.size
         # A step with nothing in it yet has room.
-        verdict = adder.verdict() if adder.prefills or self.settings.mixed_chunk else CONTINUE
+        verdict = adder.verdict() if adder.prefills or self._mixed_chunk else CONTINUE
         while waiting and verdict is not NO_BUDGET:
             before = len(adder.prefills)
-            self.batch_is_full |= before >= slots
+            if before >= slots:
+                self.batch_is_full = True
             if self.batch_is_full:
                 return
             verdict = adder.try_add(waiting[0])
@@ -156,13 +160,6 @@ class Scheduler:
             if verdict is NO_KV:
                 self.batch_is_full = bool(adder.prefills) or bool(self.running.requests)
                 return
-
-    def _launch(self, adder: PrefillAdder) -> Step:
-        for request, _, stop, _ in adder.prefills:
-            if stop == request.prompt_tokens + request.generated:
-                self._prefilled.append(request)
-        self.pool.allocate(adder.allocated)
-        return adder.step
 
     def _mix_decode(self, step: Step) -> None:
         """Let the running requests decode in a prefill step, if their tokens fit beside it."""
@@ -178,7 +175,9 @@ class Scheduler:
         """All running requests, less those whose token in flight is their last; retracts where KV is short."""
         running = self.running
         ends = running.ends
-        left = bool(ends) and ends[0][0] <= running.launched and self._drop_ending()
+        left = False
+        if ends and ends[0][0] <= running.launched:
+            left = self._drop_ending()
         if not running.size:
             self.batch_is_full = False
             return None
@@ -211,7 +210,7 @@ class Scheduler:
         dropped = False
         for request in running.pop_ended(running.launched):
             self._ending.append(request)
-            if request.ends_by_length:
+            if request.ends_by_length():
                 running.remove(request)
                 self._changed = dropped = True
         return dropped

@@ -116,7 +116,7 @@ class StaticServer:
         step.attended = sum(request.prompt_tokens**2 / 2 for request in self._batch)
         prefill_s = self._times.prefill_s(step.new_tokens, step.attended)
         step.started_at, step.first_s = now, prefill_s
-        self.telemetry.steps.add(step, now + prefill_s, now)
+        self.telemetry.steps.add_prefill(step, now + prefill_s)
         self.peak_kv_tokens = max(self.peak_kv_tokens, step.new_tokens)
         self.telemetry.peak_running = max(self.telemetry.peak_running, len(self._batch))
         self._clock.at(now + prefill_s, self._on_prefilled)
@@ -125,7 +125,6 @@ class StaticServer:
         batch = self._batch
         for request in batch:
             if not request.done:
-                request.first_token_at = now
                 self._generated_tokens += 1
                 self.telemetry.count_first_token(request, now)
                 if self._listener.wants_first_tokens:

@@ -1,14 +1,11 @@
 """One step of the GPU, or a run of decode steps that differ in nothing but the requests' lengths."""
 
-import math
 from collections.abc import Sequence
+from math import ceil, sqrt
 
 from .request import ServerRequest
 
 __all__ = ["Prefill", "Step"]
-
-_ROUNDING = 1e-6
-"""Steps; above what the rounding of seconds since the start comes to."""
 
 
 Prefill = tuple[ServerRequest, int, int, int]
@@ -56,11 +53,6 @@ class Step:
         """When the first ``steps`` steps have ended."""
         return self.started_at + steps * (self.first_s + self.slope_s * (steps - 1) / 2)
 
-    @property
-    def last_start(self) -> float:
-        """When the run's last step begins."""
-        return self.end(self.steps - 1) if self.steps > 1 else self.started_at
-
     def steps_begun(self, at: float) -> int:
         """The first step that ends at ``at`` or later, counted from 1 and at most ``steps``."""
         first_s, slope_s, elapsed = self.first_s, self.slope_s, at - self.started_at
@@ -68,12 +60,12 @@ class Step:
             return 1
         # Solve slope/2 n^2 + (first - slope/2) n = elapsed, in the form that is stable for a small slope.
         linear = first_s - slope_s / 2
-        root = 2 * elapsed / (linear + math.sqrt(linear * linear + 2 * slope_s * elapsed))
-        steps = math.ceil(root)
-        if not _ROUNDING < steps - root < 1 - _ROUNDING:
+        root = 2 * elapsed / (linear + sqrt(linear * linear + 2 * slope_s * elapsed))
+        steps = ceil(root)
+        if not 1e-6 < steps - root < 0.999_999:
             # The root is rounded; close to a boundary the boundaries themselves decide.
             while steps > 1 and self.end(steps - 1) >= at:
                 steps -= 1
             while self.end(steps) < at:
                 steps += 1
-        return steps if steps < self.steps else self.steps
+        return min(self.steps, steps)

@@ -1,5 +1,6 @@
 """Every step of a server: what it cost, and the gaps between tokens that it made."""
 
+import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,18 +44,28 @@ class StepTotals:
 
 
 class StepLog:
-    """One row a step or run of steps, summed up whenever many have come: memory is bounded, and a row costs little."""
+    """One row a run of decode steps, summed up whenever many have come: memory is bounded, and a row costs little."""
 
     def __init__(self, valid_range: ValidRange | None) -> None:
         self._valid_range = valid_range
+        self._max_prefill_tokens = math.inf if valid_range is None else valid_range.max_prefill_tokens
         self._rows = bytearray()
         self._gap_rows = bytearray()
         self._totals = StepTotals()
         self._gaps: _Floats = np.empty(0)
         self._counts: _Counts = np.empty(0, dtype=np.int64)
 
+    def add_prefill(self, step: Step, now: float) -> None:
+        """A step that nothing decodes in ended now."""
+        totals, new_tokens = self._totals, step.new_tokens
+        totals.steps += 1
+        totals.prefill_s += now - step.started_at
+        totals.prefill_tokens += new_tokens
+        if new_tokens > self._max_prefill_tokens:
+            totals.steps_out_of_range += 1
+
     def add(self, run: Step, now: float, decoded_at: float, fresh: Sequence[tuple[float, int]] = ()) -> None:
-        """A run ended now.
+        """A run of decode steps, or a mixed step, ended now.
 
         Its decode batch has waited since the decode step that ended at ``decoded_at``, except for the ``fresh``: since
         when, and how many that got their first token then. NaN: its gaps come by ``add_gaps``.
@@ -112,10 +123,9 @@ class StepLog:
         self._merge(gaps[counts > 0], counts[counts > 0].astype(np.int64))
 
         totals, seconds = self._totals, now - started_at
-        prefills, decodes = new_tokens > 0, batch > 0
-        totals.prefill_s += float(seconds[prefills & ~decodes].sum())
-        totals.decode_s += float(seconds[~prefills].sum())
-        totals.mixed_s += float(seconds[prefills & decodes].sum())
+        mixed = new_tokens > 0
+        totals.decode_s += float(seconds[~mixed].sum())
+        totals.mixed_s += float(seconds[mixed].sum())
         totals.steps += int(steps.sum())
         totals.prefill_tokens += int(new_tokens.sum())
         totals.decode_tokens += int((steps * batch).sum())

@@ -28,12 +28,13 @@ class Telemetry:
 
     def count_first_token(self, request: ServerRequest, now: float) -> None:
         """A request's first token is computed."""
+        request.first_token_at = now
         self.cached_tokens += request.cached_tokens
         self.ttft_sum_s += now - request.ready_at
         self.ttft_count += 1
 
     def count_end(self, request: ServerRequest, now: float) -> None:
         """A request is complete."""
-        if request.output_tokens > 1:
-            self.tpot_sum_s += (now - request.first_token_at) / (request.output_tokens - 1)
+        if (later := request.output_tokens - 1) > 0:
+            self.tpot_sum_s += (now - request.first_token_at) / later
             self.tpot_count += 1

@@ -18,7 +18,6 @@ class NewTokenRatio:
         self.decode_steps = 0
         """Decode steps launched since the start, without a retraction."""
 
-    @property
     def current(self) -> float:
         """The ratio now."""
         ratio = self._start - self._decay * self.decode_steps

@@ -31,6 +31,8 @@ class WaitingOrder:
         cache_aware = policy in ("lpm", "shortest-prefill-first")
         self._policy: SchedulePolicy = "fcfs" if cache_aware and not pool.caches else policy
         self._pool = pool
+        self.sorts = self._policy != "fcfs"
+        """Whether ``sort`` ever does anything."""
 
     def sort(self, waiting: deque[ServerRequest]) -> None:
         """Bring the queue into the policy's order, in place."""

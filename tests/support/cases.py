@@ -130,7 +130,7 @@ def _seen(case: Case, bench: Bench, sent: list[ServerRequest]) -> Counter[str]:
             "cache hit": telemetry.cached_tokens > 0,
             "refusal": bool(failed),
             "cancel": any(number not in ended | failed for number in case.cancels),
-            "row in vain": bench.settings.overlap and any(not one.ends_by_length for one in sent),
+            "row in vain": bench.settings.overlap and any(not one.ends_by_length() for one in sent),
             "change of the cap": bool(case.caps),
         }
     )

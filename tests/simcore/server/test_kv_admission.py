@@ -115,14 +115,14 @@ def test_the_ratio_starts_anew_when_the_server_is_idle(max_new: int, first: floa
 
 def test_the_ratio_by_the_numbers() -> None:
     ratio = NewTokenRatio(1.0)
-    assert ratio.current == pytest.approx(0.7)
+    assert ratio.current() == pytest.approx(0.7)
     ratio.decode_steps += 300
-    assert ratio.current == pytest.approx((0.7 + 0.098) / 2)
+    assert ratio.current() == pytest.approx((0.7 + 0.098) / 2)
     ratio.decode_steps += 1000
-    assert ratio.current == pytest.approx(0.098)
+    assert ratio.current() == pytest.approx(0.098)
     ratio.reset()
-    assert ratio.current == pytest.approx(0.7)
-    assert NewTokenRatio(5.0).current == 1.0
+    assert ratio.current() == pytest.approx(0.7)
+    assert NewTokenRatio(5.0).current() == 1.0
 
 
 @pytest.mark.parametrize(("prompt", "admitted"), [(5902, True), (5903, False)])

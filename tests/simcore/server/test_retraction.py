@@ -107,19 +107,19 @@ def test_what_is_reserved_after_a_retraction_follows_from_the_outputs_kept(max_n
 def test_the_ratio_after_a_retraction_by_the_numbers() -> None:
     ratio = NewTokenRatio(1.0)
     ratio.set_after_retraction(outputs_and_room=76, limits=80)
-    assert ratio.current == pytest.approx(76 / 81)
+    assert ratio.current() == pytest.approx(76 / 81)
     ratio.decode_steps += 1
-    assert ratio.current == pytest.approx(76 / 81 - 0.602 / 600)
+    assert ratio.current() == pytest.approx(76 / 81 - 0.602 / 600)
     ratio.set_after_retraction(outputs_and_room=90, limits=80)
-    assert ratio.current == 1.0
+    assert ratio.current() == 1.0
 
 
 def test_the_ratio_after_a_retraction_may_be_below_its_least() -> None:
     ratio = NewTokenRatio(1.0)
     ratio.set_after_retraction(outputs_and_room=76, limits=4000)
-    assert ratio.current == pytest.approx(76 / 4001)
+    assert ratio.current() == pytest.approx(76 / 4001)
     ratio.decode_steps += 1
-    assert ratio.current == pytest.approx(0.098)
+    assert ratio.current() == pytest.approx(0.098)
 
 
 def test_a_request_that_does_not_fit_alone_fails() -> None:
