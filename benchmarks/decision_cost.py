@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from policies import ClusterView, Policy, RequestView, Route, make_policy, policy_descriptions
-from policies.ledger import ServerConfig, ServerReport, ServerState
+from policies.ledger import InFlight, ServerConfig, ServerReport, ServerState
 from policies.views import PREFIX_BLOCK_TOKENS
 
 SERVERS = 100
@@ -75,7 +75,7 @@ class Case:
             spent += time.perf_counter() - started
             if isinstance(decision, Route):
                 server = self.servers[decision.server_id]
-                server.add(request)
+                server.add(InFlight(request))
                 started = time.perf_counter()
                 policy.on_dispatch(request, server, now)
                 spent += time.perf_counter() - started
@@ -91,7 +91,7 @@ class Case:
             policy.on_first_token(*self.in_flight[-(IN_FLIGHT // 2)], now)
         if len(self.in_flight) > IN_FLIGHT:
             request, server = self.in_flight.popleft()
-            server.remove(request)
+            server.remove(InFlight(request))
             policy.on_finish(request, server, now)
         server = self.view[number % SERVERS]
         used = 4_000 * server.in_flight_requests

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from policies import ClusterView, Decision, Hold, Policy, Reject, RequestView, Route, make_policy
-from policies.ledger import ServerConfig, ServerReport, ServerState
+from policies.ledger import InFlight, ServerConfig, ServerReport, ServerState
 
 Blocks = tuple[int, ...]
 
@@ -79,7 +79,7 @@ class Bench:
         if not view.request_id:
             self._next_id += 1
             view = view._replace(request_id=self._next_id)
-        self.servers[index].add(view)
+        self.servers[index].add(InFlight(view))
         self.policy.on_dispatch(view, self.servers[index], self.now)
         return view
 
@@ -94,7 +94,7 @@ class Bench:
         self.policy.on_first_token(view, self.servers[index], self.now)
 
     def finish(self, view: RequestView, index: int) -> None:
-        self.servers[index].remove(view)
+        self.servers[index].remove(InFlight(view))
         self.policy.on_finish(view, self.servers[index], self.now)
 
     def report(self, index: int, **report: Any) -> None:
