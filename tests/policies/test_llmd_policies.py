@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from support.choices import Bench, blocks, request
 
-from policies import ClusterView, PolicyError, RequestView, Route
+from policies import ClusterView, Policy, PolicyError, RequestView, Route, ServerView
 from policies.latency_predicting import Headroom
 from policies.llmd_scorers import SCORERS
 from policies.online_line import OnlineLine
+from policies.registry import _POLICIES
 
 
 def marks(bench: Bench, view: RequestView | None = None) -> list[float]:
@@ -94,6 +95,7 @@ def test_context_length_prefers_narrow_ranges_with_room() -> None:
     wide = 0.3 + 0.7 * (0.7 / 2 + 0.3 * 0.95)
     assert marks(bench, request(prompt=500)) == pytest.approx([narrow, wide, 0.3 / 5.5, 0.5])
     assert marks(bench, request(prompt=3000))[0] == pytest.approx(0.3 / 3)
+    assert marks(scored([0], scorers={"context_length": 1}, context_ranges={"s0": [7, 7]}), request(prompt=7)) == [1.0]
 
 
 def test_prefixes_are_forgotten_at_the_bound() -> None:
@@ -162,6 +164,44 @@ def test_a_filter_takes_any_policy_and_tells_it_everything() -> None:
         Bench("prefix_affinity", policy="leest")
 
 
+def test_a_wrapped_policy_is_told_everything_and_its_needs_are_those_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    class Inner(Policy):
+        name = "inner"
+        needs = frozenset({"queued_requests"})
+
+        def choose(self, request: RequestView, cluster: ClusterView) -> Route:
+            return Route("s0")
+
+        def on_dispatch(self, request: RequestView, server: ServerView, now: float) -> None:
+            told.append(f"dispatch {server.server_id} at {now}")
+
+        def on_first_token(self, request: RequestView, server: ServerView, now: float) -> None:
+            told.append("first token")
+
+        def on_finish(self, request: RequestView, server: ServerView, now: float) -> None:
+            told.append("finish")
+
+        def on_report(self, server: ServerView, now: float) -> None:
+            told.append("report")
+
+    monkeypatch.setitem(_POLICIES, "inner", Inner)
+    for name, needs in (
+        ("prefix_affinity", {"prefix_hashes", "expected_output_tokens", "queued_requests"}),
+        ("concurrency_gate", {"queued_requests"}),
+        ("local_first", {"queued_requests"}),
+    ):
+        told.clear()
+        bench = Bench(name, policy="inner")
+        assert bench.policy.needs == needs
+        view = bench.dispatch(request(), 1)
+        bench.first_token(view, 1)
+        bench.report(1, queued_requests=0)
+        bench.finish(view, 1)
+        assert told == ["dispatch s1 at 0.0", "first token", "report", "finish"]
+
+
 # -- latency prediction ----------------------------------------------------------------------------------------------
 
 
@@ -226,7 +266,7 @@ def test_where_none_meets_its_slo_the_nearest_of_the_least_broken_wins() -> None
     assert best(predicting(rooms)) == 3, "of the two that break the TPOT alone, the nearer to the TTFT's bound"
     assert best(predicting([(-0.1, -0.01), (-0.9, 0.05)])) == 1, "one bound broken, though by far"
     assert best(predicting([(-0.3, -0.01), (-0.2, -0.01)])) == 1
-    assert best(predicting(rooms, loads=[1, 1, 1, 0])) == 3, "an idle one before all"
+    assert best(predicting(rooms, loads=[0, 1, 1, 1])) == 0, "an idle one before all"
 
 
 def test_a_share_goes_to_servers_that_do_not_meet_it() -> None:

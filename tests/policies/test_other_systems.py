@@ -55,6 +55,13 @@ def test_dynamos_weights() -> None:
     assert costs(bench, "abcd") == [15.0, 12.0]
 
 
+def test_dynamos_prefill_costs_nothing_at_least() -> None:
+    bench = Bench("dynamo_kv", [0, 0], overlap_credit=3.0)
+    first = bench.dispatch(request(blocks=blocks("abcd")), 0)
+    bench.first_token(first, 0)
+    assert costs(bench, "abcd") == [8.0, 8.0], "0 + 8 in use, against 4 + 4"
+
+
 def test_dynamo_hears_of_cached_blocks_after_the_events_delay_and_forgets_them() -> None:
     bench = Bench("dynamo_kv", [0, 0], event_delay_s=0.5, ttl_s=10.0)
     first = bench.dispatch(request(blocks=blocks("abcd")), 0)

@@ -77,6 +77,7 @@ def test_what_nobody_used_for_long_expires() -> None:
     assert tree.matches(blocks("abc")) == {"s1": 3}
     tree.expire(5.1)
     assert tree.matches(blocks("abc")) == {}
+    assert not tree._root.children, "nothing is kept that nobody holds"
 
 
 prompts = st.text("ab", min_size=1, max_size=6)

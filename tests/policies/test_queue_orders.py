@@ -46,6 +46,7 @@ def test_wspt_is_one_plus_priority_over_prompt_tokens() -> None:
         request(3, prompt=200, priority=-5),
     ]
     assert order_of("wspt", views) == [2, 1, 0, 3]
+    assert order_of("wspt", [request(0, prompt=200), request(1, prompt=100, priority=-1)]) == [1, 0]
 
 
 def test_deadlines_for_the_answer_and_for_its_first_token() -> None:
