@@ -3,8 +3,9 @@
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from math import ceil, exp
+from math import exp
 
+from .active_blocks import ActiveBlocks, blocks_of
 from .base import Policy
 from .least_loaded import in_flight_requests, least
 from .prefix_memory import PrefixAware, PrefixMemory
@@ -19,11 +20,11 @@ class DynamoKv(PrefixAware):
     """Least cost, in blocks of 64 tokens:
 
         prefill_load_scale * max(active prefill + prompt - overlap_credit * cached, 0)
-            + (active blocks + prompt's blocks) + active_request_weight * active requests
+            + (active blocks + prompt's new blocks) + active_request_weight * active requests
 
     Active prefill is what had to be computed of the prompts sent there that have no token yet; active blocks are those
-    of the prompts of all requests in flight, each request's counted for itself. With a ``temperature`` the server is
-    drawn, with weights ``exp(-cost / (temperature * (max - min)))``.
+    of the prompts of all requests in flight, shared ones counted once, and new ones those that are not active. With a
+    ``temperature`` the server is drawn, with weights ``exp(-cost / (temperature * (max - min)))``.
 
     A prefix counts as cached ``event_delay_s`` after the request's first token, when a server's cache event would
     arrive, until it was not used for ``ttl_s``. Dynamo also hears of evictions; the router does not.
@@ -61,23 +62,23 @@ class DynamoKv(PrefixAware):
         self.temperature = temperature
         self._prefilling: dict[int, int] = {}
         self._prefill_tokens: defaultdict[str, int] = defaultdict(int)
-        self._blocks: defaultdict[str, int] = defaultdict(int)
+        self._blocks = ActiveBlocks()
 
     def choose(self, request: RequestView, cluster: ClusterView) -> Route:
         servers = cluster.servers
         cached = self.memory.cached_blocks(request, cluster.now)
-        costs = {server.server_id: self._cost(request, server, cached) for server in servers}
+        shared, own = self._blocks.shared(request), blocks_of(request)
+        costs = {}
+        for server in servers:
+            server_id = server.server_id
+            tokens = self._prefill_tokens[server_id] + request.prompt_tokens
+            prefill = tokens / PREFIX_BLOCK_TOKENS - self.overlap_credit * cached.get(server_id, 0)
+            blocks = self._blocks.counts[server_id] + own - shared.get(server_id, 0)
+            active = self.active_request_weight * server.in_flight_requests
+            costs[server_id] = self.prefill_load_scale * max(prefill, 0.0) + blocks + active
         if self.temperature:
             return Route(self._drawn(costs), costs)
         return Route(least(servers, lambda server: costs[server.server_id], self.rng).server_id, costs)
-
-    def _cost(self, request: RequestView, server: ServerView, cached: dict[str, int]) -> float:
-        server_id = server.server_id
-        tokens = self._prefill_tokens[server_id] + request.prompt_tokens
-        prefill = tokens / PREFIX_BLOCK_TOKENS - self.overlap_credit * cached.get(server_id, 0)
-        blocks = self._blocks[server_id] + ceil(request.prompt_tokens / PREFIX_BLOCK_TOKENS)
-        active = self.active_request_weight * server.in_flight_requests
-        return self.prefill_load_scale * max(prefill, 0.0) + blocks + active
 
     def _drawn(self, costs: dict[str, float]) -> str:
         low, high = min(costs.values()), max(costs.values())
@@ -90,7 +91,7 @@ class DynamoKv(PrefixAware):
         uncached = max(request.prompt_tokens - cached * PREFIX_BLOCK_TOKENS, 0)
         self._prefilling[request.request_id] = uncached
         self._prefill_tokens[server.server_id] += uncached
-        self._blocks[server.server_id] += ceil(request.prompt_tokens / PREFIX_BLOCK_TOKENS)
+        self._blocks.add(request, server.server_id)
 
     def on_first_token(self, request: RequestView, server: ServerView, now: float) -> None:
         self.memory.sent(request, server.server_id, now)
@@ -98,7 +99,7 @@ class DynamoKv(PrefixAware):
 
     def on_finish(self, request: RequestView, server: ServerView, now: float) -> None:
         self._prefill_tokens[server.server_id] -= self._prefilling.pop(request.request_id, 0)
-        self._blocks[server.server_id] -= ceil(request.prompt_tokens / PREFIX_BLOCK_TOKENS)
+        self._blocks.remove(request, server.server_id)
 
 
 class DeviceAwareWeighted(Policy):

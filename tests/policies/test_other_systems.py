@@ -18,12 +18,12 @@ def costs(bench: Bench, text: str) -> list[float]:
 def test_dynamo_adds_up_prefill_and_blocks_in_use_less_what_is_cached() -> None:
     bench = Bench("dynamo_kv", [0, 0])
     first = bench.dispatch(request(blocks=blocks("abcd")), 0)
-    # s0: 4 blocks still to prefill and 6 of its own, none known to be cached yet, and 4 + 6 in use. s1: 6 and 6.
-    assert costs(bench, "abcdxy") == [20.0, 12.0]
+    # s0: 4 blocks still to prefill and 6 of its own, none known to be cached yet, and 4 + 2 in use. s1: 6 and 6.
+    assert costs(bench, "abcdxy") == [16.0, 12.0]
     bench.first_token(first, 0)
-    # The prefill is done, and its prompt cached: 6 - 4, and 4 + 6.
-    assert costs(bench, "abcdxy") == [12.0, 12.0]
-    assert costs(bench, "abcd") == [8.0, 8.0]
+    # The prefill is done, and its prompt cached: 6 - 4, and 4 + 2.
+    assert costs(bench, "abcdxy") == [8.0, 12.0]
+    assert costs(bench, "abcd") == [4.0, 8.0]
     assert costs(bench, "uvwxyz") == [16.0, 12.0]
     bench.finish(first, 0)
     assert costs(bench, "abcdxy") == [8.0, 12.0]
@@ -35,8 +35,25 @@ def test_dynamo_charges_only_the_uncached_part_of_a_prefill() -> None:
     bench.first_token(first, 0)
     bench.finish(first, 0)
     bench.dispatch(request(blocks=blocks("abcdef")), 0)
-    # 2 blocks to prefill ahead and 4 of its own, all of them cached, and 6 + 4 in use.
-    assert costs(bench, "abcd")[0] == pytest.approx(2 + 4 - 4 + 6 + 4)
+    # 2 blocks to prefill ahead and 4 of its own, all of them cached, and 6 in use.
+    assert costs(bench, "abcd")[0] == pytest.approx(2 + 4 - 4 + 6)
+
+
+def test_dynamo_counts_blocks_that_requests_share_once() -> None:
+    bench = Bench("dynamo_kv", [0, 0])
+    views = [bench.dispatch(request(blocks=blocks(text)), 0) for text in ("abcd", "abcd", "abxy")]
+    for view in views:
+        bench.first_token(view, 0)
+    assert costs(bench, "q") == [1 + 6 + 1, 2.0], "abcd and xy"
+    assert costs(bench, "abq") == [1 + 6 + 1, 6.0]
+    bench.finish(views[0], 0)
+    assert costs(bench, "q")[0] == 8.0, "the second still has them"
+    bench.finish(views[1], 0)
+    assert costs(bench, "q")[0] == 1 + 4 + 1
+    bench.dispatch(request(blocks=blocks("ab")), 1)
+    assert bench.policy._blocks.shared(request(blocks=blocks("abxz"))) == {"s0": 3, "s1": 2}  # type: ignore[attr-defined]
+    bench.finish(views[2], 0)
+    assert costs(bench, "q")[0] == 2.0
 
 
 def test_dynamo_counts_a_part_of_a_block_as_it_is_in_prefill_and_whole_in_use() -> None:
@@ -51,15 +68,15 @@ def test_dynamos_weights() -> None:
     bench = Bench("dynamo_kv", [0, 0], **params)
     first = bench.dispatch(request(blocks=blocks("abcd")), 0)
     bench.first_token(first, 0)
-    # 2 * (4 - 0.5 * 4) + (4 + 4) + 3 * 1, against 2 * 4 + 4.
-    assert costs(bench, "abcd") == [15.0, 12.0]
+    # 2 * (4 - 0.5 * 4) + (4 + 0) + 3 * 1, against 2 * 4 + 4.
+    assert costs(bench, "abcd") == [11.0, 12.0]
 
 
 def test_dynamos_prefill_costs_nothing_at_least() -> None:
     bench = Bench("dynamo_kv", [0, 0], overlap_credit=3.0)
     first = bench.dispatch(request(blocks=blocks("abcd")), 0)
     bench.first_token(first, 0)
-    assert costs(bench, "abcd") == [8.0, 8.0], "0 + 8 in use, against 4 + 4"
+    assert costs(bench, "abcd") == [4.0, 8.0], "0 + 4 in use, against 4 + 4"
 
 
 def test_dynamo_hears_of_cached_blocks_after_the_events_delay_and_forgets_them() -> None:
