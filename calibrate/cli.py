@@ -34,11 +34,11 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--from-run", type=_FOLDER, metavar="RUN_DIR", help="Refit a profile from a run's records instead.")
 @click.option("--profile", metavar="PROFILE", help="For --from-run: the profile to refit.  [default: the run's]")
 @click.option(
-    "--watch", type=DurationOption(), metavar="EVERY", help="For --from-run: again and again, at this interval."
+    "--watch", type=DurationOption(), metavar="EVERY", help="For --from-run: look for a newer run at this interval."
 )
 @click.option("--max-drift", type=float, default=0.1, show_default=True, help="For --from-run: warn beyond this share.")
-@click.option("--model", metavar="MODEL", help="For --from-grid and --from-aiconfigurator..")
-@click.option("--system", metavar="SYSTEM", help="For the same: a100_sxm, h100_sxm, h200_sxm or l40s..")
+@click.option("--model", metavar="MODEL", help="For --from-grid and --from-aiconfigurator.")
+@click.option("--system", metavar="SYSTEM", help="For the same: a100_sxm, h100_sxm, h200_sxm or l40s.")
 @click.option("--backend", default="sglang", show_default=True, help="For the same: the engine.")
 @click.option("--name", help="The profile's name.  [default: from the model]")
 @click.option("--gpu", help="What the server runs on, for the record.")

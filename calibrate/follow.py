@@ -3,8 +3,9 @@
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import click
 from ruamel.yaml import YAML
@@ -20,6 +21,8 @@ from .drift import Drift, ServerRecords, fit_drift, scaled_profile
 
 __all__ = ["follow_run", "records_by_profile"]
 
+_RUNS: Final = ("summary.json", "*/summary.json", "*/*/summary.json")
+
 
 def follow_run(options: Mapping[str, Any]) -> bool:
     """Tell the drift and write the refitted profiles. With ``--watch`` until Ctrl-C; then True. Raises UserError."""
@@ -28,30 +31,40 @@ def follow_run(options: Mapping[str, Any]) -> bool:
     if every is None:
         _look(folder, options)
         return False
-    seen: float | None = None
     try:
-        while True:
-            changed = _changed_at(folder)
-            if changed is not None and changed != seen:
-                seen = changed
-                _look_and_go_on(folder, options)
-            time.sleep(every)
+        _watch(folder, every, options)
     except KeyboardInterrupt:
         return True
 
 
-def _changed_at(folder: Path) -> float | None:
-    file = folder / "requests.parquet"
-    return file.stat().st_mtime if file.is_file() else None
+def _watch(folder: Path, every_s: float, options: Mapping[str, Any]) -> NoReturn:
+    """Look at the newest run whenever there is a newer one: a router leaves each of its runs in a folder of its own."""
+    seen: tuple[Path, float] | None = None
+    if _newest_run(folder) is None:
+        click.echo(f"waiting for a run in {folder}", err=True)
+    while True:
+        newest = _newest_run(folder)
+        if newest is not None and newest != seen:
+            seen = newest
+            _look_and_go_on(newest[0], options)
+        time.sleep(every_s)
+
+
+def _newest_run(folder: Path) -> tuple[Path, float] | None:
+    """The run written last, and when: ``folder`` itself, or one in it or in a comparison in it."""
+    files = [file for pattern in _RUNS for file in folder.glob(pattern)]
+    # A name that begins with a dot is a folder still being written.
+    whole = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    return max(((file.parent, file.stat().st_mtime) for file in whole), key=itemgetter(1), default=None)
 
 
 def _look_and_go_on(folder: Path, options: Mapping[str, Any]) -> None:
-    """A run that is being written, or has too few requests yet, is looked at again next time."""
+    """A run that tells too little is no reason to stop."""
     click.echo(f"{datetime.now(UTC):%H:%M:%S} {folder}", err=True)
     try:
         _look(folder, options)
     except UserError as error:
-        click.echo(f"simroute: {error}; looking again", err=True)
+        click.echo(f"simroute: {error}; waiting for the next run", err=True)
 
 
 def _look(folder: Path, options: Mapping[str, Any]) -> None:
@@ -64,11 +77,7 @@ def _look(folder: Path, options: Mapping[str, Any]) -> None:
 
 def records_by_profile(run: StoredRun, profile: str | None) -> list[tuple[ServiceProfile, list[ServerRecords]]]:
     """The run's servers grouped by profile: those of its own scenario, or ``profile`` for all. Raises UserError."""
-    scenario = Scenario.model_validate(YAML(typ="safe", pure=True).load(run.config))
-    if profile is not None:
-        profiles = [ServiceProfile.load(profile, Path())] * sum(group.count for group in scenario.servers)
-    else:
-        profiles = fleet_profiles(scenario)
+    profiles = _profiles(run, profile)
     requests = run.result.requests
     groups: list[tuple[ServiceProfile, list[ServerRecords]]] = []
     for server_id, one in zip(run.result.servers["server_id"], profiles, strict=True):
@@ -81,6 +90,22 @@ def records_by_profile(run: StoredRun, profile: str | None) -> list[tuple[Servic
         else:
             known.append(records)
     return groups
+
+
+def _profiles(run: StoredRun, profile: str | None) -> list[ServiceProfile]:
+    """One a server. Emulated servers had the scenario's profiles in turn; real ones may have been more or fewer."""
+    servers = run.result.servers
+    if profile is not None:
+        return [ServiceProfile.load(profile, Path())] * len(servers)
+    profiles = fleet_profiles(Scenario.model_validate(YAML(typ="safe", pure=True).load(run.config)))
+    if servers["profile"].str.startswith("emulator of ").all():
+        return [profiles[index % len(profiles)] for index in range(len(servers))]
+    if len(profiles) != len(servers):
+        raise UserError(
+            f"{run.path}: the run had {len(servers)} servers and its scenario has {len(profiles)}: "
+            "name the profile that they should have with --profile"
+        )
+    return profiles
 
 
 def _tell(profile: ServiceProfile, drift: Drift, bound: float) -> None:

@@ -94,6 +94,9 @@ def _provenance(folder: Path, term_mape: float) -> Provenance:
             "Step times are sums of vLLM's layers on the GPU; settings and KV pool are SGLang's defaults for it.",
             "overhead_s is 0: what the server does between steps is taken to be hidden by its asynchronous scheduling. "
             "Ingress and egress are assumptions, as in the other profiles made of kernel times.",
+            "overhead_s was chosen knowing the 300 measured requests of calibrate/measured_check.py, as was the "
+            "scheduler's conservativeness there: mean E2E and mean TPOT within 5% on them is no independent proof. "
+            "With half of them held back, errors on that half are up to 9% (results/measured-rtx4090).",
             f"Mixed batches were measured; decode_context_ratio leaves {term_mape:.1%} when the step's other parts are "
             "measured, and residuals.mixed is that of the whole fitted step.",
             "floor_s is the weights' bytes over the peak memory bandwidth that the vendor states.",

@@ -5,7 +5,8 @@ vLLM admits requests as long as there is room for their prompt; SGLang's schedul
 room for answers too. It gets the schedule_conservativeness that SGLang's tuning guide names for servers with a queue.
 
 That value and the profile's ``overhead_s`` of 0 were chosen knowing these very requests: E2E is off by 2% to 6% over
-the values tried, and by 22% with admission as vLLM's. So agreement here is consistency, no proof; other data would be.
+the values tried, and by 22% with admission as vLLM's. So agreement here is consistency, no proof. ``measured_halves``
+chooses both by one half of the requests and scores the other.
 """
 
 import csv
@@ -21,9 +22,12 @@ import pandas as pd
 
 from simcore.engine import simulate
 from simcore.errors import UserError
+from simcore.profile import ServiceProfile
 from simcore.scenario import PolicySpec, Scenario
 
-__all__ = ["Agreement", "compare_with_measured", "main"]
+__all__ = ["CONSERVATIVENESS", "Agreement", "agreements", "compare_with_measured", "main", "read_measured", "simulated"]
+
+CONSERVATIVENESS: Final = 0.3
 
 _FOLDER: Final = "measured/vllm-0.19-rtx4090-llama31-8b"
 _LAUNCH: Final = {
@@ -35,7 +39,6 @@ _LAUNCH: Final = {
     "mixed_chunk": True,
     "radix_cache": False,
     "context_length": 32_768,
-    "schedule_conservativeness": 0.3,
 }
 
 
@@ -54,33 +57,47 @@ class Agreement:
 
 def compare_with_measured(data: Path, profile: str) -> list[Agreement]:
     """Mean E2E, TPOT and TTFT of the measured requests, and of the same ones simulated. Raises UserError."""
-    rows = _read(data / _FOLDER / "requests.jsonl")
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "requests.csv"
-        _write_trace(rows, trace)
-        scenario = Scenario.model_validate(
-            {
-                "name": "measured-rtx4090",
-                "workload": {"trace": {"kind": "burstgpt", "path": str(trace)}, "ignore_eos": False},
-                "servers": [{"profile": profile, "launch": _LAUNCH}],
-            }
-        )
-        simulated = simulate(scenario, PolicySpec(name="round_robin"), 0).requests
-    unfinished = int((simulated["status"] != "finished").sum())
-    if unfinished:
-        raise UserError(f"{unfinished} of the simulated requests did not finish")
-    first, last = simulated["first_token_at"], simulated["finished_at"]
-    found = _latencies(simulated["arrived_at"], first, last, simulated["output_tokens"])
-    real = _latencies(*(rows[name] for name in ("queued_ts", "first_token_ts", "last_token_ts", "output_toks")))
-    return [Agreement(name, real[name], found[name]) for name in real]
+    rows = read_measured(data)
+    return agreements(rows, simulated(rows, ServiceProfile.load(profile, Path()), CONSERVATIVENESS))
 
 
-def _read(file: Path) -> pd.DataFrame:
+def read_measured(data: Path) -> pd.DataFrame:
+    """The measured requests, in order of arrival. Raises UserError."""
+    file = data / _FOLDER / "requests.jsonl"
     try:
         rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from error
     return pd.DataFrame(rows).sort_values("queued_ts", ignore_index=True)
+
+
+def simulated(rows: pd.DataFrame, profile: ServiceProfile, conservativeness: float) -> pd.DataFrame:
+    """The records of the same requests, simulated. Raises UserError where one does not finish."""
+    launch = {**_LAUNCH, "schedule_conservativeness": conservativeness}
+    with tempfile.TemporaryDirectory() as folder:
+        trace, file = Path(folder) / "requests.csv", Path(folder) / "profile.json"
+        _write_trace(rows, trace)
+        file.write_text(profile.to_json(), encoding="utf-8")
+        scenario = Scenario.model_validate(
+            {
+                "name": "measured-rtx4090",
+                "workload": {"trace": {"kind": "burstgpt", "path": str(trace)}, "ignore_eos": False},
+                "servers": [{"profile": str(file), "launch": launch}],
+            }
+        )
+        records = simulate(scenario, PolicySpec(name="round_robin"), 0).requests
+    unfinished = int((records["status"] != "finished").sum())
+    if unfinished:
+        raise UserError(f"{unfinished} of the simulated requests did not finish")
+    return records
+
+
+def agreements(rows: pd.DataFrame, records: pd.DataFrame) -> list[Agreement]:
+    """Of measured requests and the records of the same ones."""
+    first, last = records["first_token_at"], records["finished_at"]
+    found = _latencies(records["arrived_at"], first, last, records["output_tokens"])
+    real = _latencies(*(rows[name] for name in ("queued_ts", "first_token_ts", "last_token_ts", "output_toks")))
+    return [Agreement(name, real[name], found[name]) for name in real]
 
 
 def _write_trace(rows: pd.DataFrame, file: Path) -> None:

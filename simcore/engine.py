@@ -273,8 +273,13 @@ def _warnings(members: list[Member]) -> list[str]:
         totals = member.server.telemetry.totals
         out, steps = outside.get(member.profile.name, (0, 0))
         outside[member.profile.name] = (out + totals.steps_out_of_range, steps + totals.steps)
+    shares = {name: _percent(out, steps) for name, (out, steps) in outside.items() if out}
     return [
-        f"profile {name} was used outside its valid range in {out / steps:.1%} of steps: their times are extrapolated"
-        for name, (out, steps) in outside.items()
-        if out
+        f"profile {name} was used outside its valid range in {share} of steps: their times are extrapolated"
+        for name, share in shares.items()
     ]
+
+
+def _percent(some: int, of: int) -> str:
+    """What is there is not rounded to nothing."""
+    return "under 0.1%" if some < of / 1000 else f"{some / of:.1%}"

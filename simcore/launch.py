@@ -71,6 +71,8 @@ class SchedulerSettings(_Scheduling):
             raise ValueError(f"chunked_prefill_size {chunk} is not a multiple of page_size {self.page_size}")
         if static is not None and static > self.max_running_requests:
             raise ValueError(f"static_batch_size {static} exceeds max_running_requests {self.max_running_requests}")
+        if self.schedule_policy == "shortest-prefill-first" and not self.radix_cache:
+            raise ValueError("schedule_policy shortest-prefill-first needs radix_cache: SGLang would not start")
         return self
 
 

@@ -40,9 +40,9 @@ REQUEST_DTYPES = {
 Times are seconds since the start of the run, NaN for what did not happen: ``arrived_at`` the request reaches the
 router, ``dispatched_at`` it leaves the router's queue for a server, ``first_token_at`` and ``finished_at`` its first
 and last token reach the router. ``session_id`` is -1 outside sessions, ``server_id`` empty when never dispatched,
-``reason`` empty unless the request was rejected or failed. ``output_tokens`` are those generated, ``cached_tokens`` the
-part of the prompt found in the server's prefix cache, ``attempts`` the dispatches, ``retractions`` how often its KV was
-taken back.
+``reason`` says why the request was rejected, failed or cancelled and is empty otherwise. ``output_tokens`` are those
+generated, ``cached_tokens`` the part of the prompt found in the server's prefix cache, ``attempts`` the dispatches,
+``retractions`` how often its KV was taken back.
 """
 
 SERVER_DTYPES = {

@@ -5,6 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
+from simcore.launch import SchedulerSettings
 from simcore.server.continuous import ContinuousServer
 
 from .answering import Answering, refusal
@@ -58,13 +59,13 @@ class Control:
         engine.catch_up()
         profile, telemetry = engine.profile, engine.member.server.telemetry
         totals = telemetry.totals
-        settings = profile.settings.model_dump(mode="json")
         return web.json_response(
             {
-                **settings,
+                **_launch_arguments(profile.settings),
                 "version": VERSION,
                 "served_model_name": profile.model,
                 "context_length": profile.context_length,
+                "max_req_input_len": engine.member.max_prompt_tokens + 1,
                 "max_total_num_tokens": profile.kv_tokens_capacity,
                 "internal_states": [{"effective_max_running_requests_per_dp": self._limit}],
                 "emulator": {
@@ -174,3 +175,16 @@ class Control:
         then, before = self._last_tokens
         self._last_tokens = (now, generated)
         return (generated - before) / (now - then) if now > then else 0.0
+
+
+def _launch_arguments(settings: SchedulerSettings) -> dict[str, Any]:
+    """Under SGLang's names and ours, which differ for its on and off switches."""
+    graphs = settings.cuda_graph_max_batch
+    return {
+        **settings.model_dump(mode="json"),
+        "device": EMULATOR,
+        "disable_radix_cache": not settings.radix_cache,
+        "disable_overlap_schedule": not settings.overlap,
+        "enable_mixed_chunk": settings.mixed_chunk,
+        "cuda_graph_config": {"decode": {"backend": "full" if graphs else "disabled", "max_bs": graphs}},
+    }

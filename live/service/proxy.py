@@ -84,7 +84,8 @@ class Proxy:
             return self._refused("unknown", message, _Refusal(413, "request_too_large", "rejected"))
         refusal = self._turned_away(request.path, model)
         if refusal is not None:
-            return self._refused(model, *refusal)
+            # A metric's label is kept for ever, so none is made of a name that a client made up.
+            return self._refused(model if model in self._air.fleet.models else "unknown", *refusal)
         return await self._fly(request, body, parsed, model, started)
 
     # -- before the router ---------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ class PrefillAdder:
     ) -> None:
         self.prefills: list[Prefill] = []
         self.step = Step(0, 0, self.prefills)
+        self.step.attended = 0.0
         self.completed: list[ServerRequest] = []
         self.allocated = 0
         self.chunked: ServerRequest | None = None

@@ -48,6 +48,7 @@ class ServerRequest:
         "stamp",
     )
 
+    first_token_at: float
     stamp: int
     joined_at: int
     counts_down: bool
@@ -83,9 +84,8 @@ class ServerRequest:
         self.running = False
         self.done = False
 
-        self.first_token_at = -1.0
-        self.cached_tokens = 0
         self.retractions = 0
+        self.cached_tokens = 0
 
     @property
     def fill_tokens(self) -> int:

@@ -218,6 +218,8 @@ class Scheduler:
     def _retract(self, in_flight: Step | None) -> None:
         retraction = retract(self.running, self.pool, in_flight)
         self.waiting.extend(retraction.retracted)
+        # The token in flight is lost, also where it would have been the last.
+        self._ending = [request for request in self._ending if request not in retraction.retracted]
         self.retracted += len(retraction.retracted)
         self.running_requests -= len(retraction.retracted)
         if retraction.out_of_memory is not None:

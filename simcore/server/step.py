@@ -36,6 +36,7 @@ class Step:
         "steps",
     )
 
+    attended: float
     started_at: float
     first_s: float
 
@@ -44,7 +45,6 @@ class Step:
         self.context_tokens = context_tokens
         self.prefills = prefills
         self.new_tokens = 0
-        self.attended = 0.0
         self.changed = False
         self.slope_s = 0.0
         self.steps = 1

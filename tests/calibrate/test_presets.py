@@ -1,6 +1,8 @@
-"""Launch presets, and what a launch does with a server that dies or has children."""
+"""Launch presets, alone and calibrated one after the other, and what a launch does with a server that dies or has
+children."""
 
 import asyncio
+import json
 import sys
 import textwrap
 from pathlib import Path
@@ -8,11 +10,13 @@ from pathlib import Path
 import click
 import psutil
 import pytest
+from support.cli import ROOT, invoke
 
 from calibrate.duration import DurationOption
 from calibrate.launcher import launched_server, server_command
 from calibrate.presets import load_presets, merged_flags
 from simcore.errors import UserError
+from simcore.profile import ServiceProfile
 
 PRESETS = """\
 bf16:
@@ -110,3 +114,60 @@ def test_durations(text: str, seconds: float) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter):
         DurationOption().convert(text, None, None)
+
+
+ENGINE = """
+import asyncio, json, os, pathlib, sys
+import psutil
+sys.path[:0] = {paths!r}
+from support.fake_sglang import FakeSglang
+
+flags, seen = sys.argv[1:], pathlib.Path({seen!r})
+before = json.loads(seen.read_text()) if seen.exists() else []
+alive = [one["pid"] for one in before if psutil.pid_exists(one["pid"])]
+gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+seen.write_text(json.dumps([*before, {{"pid": os.getpid(), "flags": flags, "gpu": gpu, "alive": alive}}]))
+
+async def main():
+    fast = "fp8" in flags
+    async with FakeSglang(step_s=0.001 if fast else 0.002).serving(int(flags[flags.index("--port") + 1])):
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def test_presets_are_calibrated_one_after_the_other_and_compared(tmp_path: Path) -> None:
+    seen = tmp_path / "seen.json"
+    python = fake_python(tmp_path, ENGINE.format(paths=[str(ROOT), str(ROOT / "tests")], seen=str(seen)))
+    (tmp_path / "p.yaml").write_text(PRESETS)
+    names = ("--presets", str(tmp_path / "p.yaml"), "--preset", "bf16", "--preset", "fp8")
+    how = ("--python", python, "--budget", "8s", "--quiet", "--out", str(tmp_path / "out"))
+    done = invoke("calibrate", *names, *how, "--", "--tp", "2")
+    assert done.exit_code == 0, done.output
+
+    launched = json.loads(seen.read_text())
+    port = ["--port", launched[1]["flags"][-1]]
+    start = ["-m", "sglang.launch_server", "--model-path", "some/model"]
+    own = ["--quantization", "fp8", "--mem-fraction-static", "0.8", "--disable-radix-cache"]
+    assert launched[1]["flags"] == [*start, *own, "--tp", "2", *port]
+    assert [one["gpu"] for one in launched[1:]] == ["1"]
+    # The first is gone, with its memory, before the second starts.
+    assert [one["alive"] for one in launched] == [[], []]
+
+    files = [str(tmp_path / "out" / name / "profile.json") for name in ("bf16", "fp8")]
+    assert [ServiceProfile.load(file, Path()).name for file in files] == ["bf16", "fp8"]
+    told = invoke("profile", "diff", *files)
+    assert told.stdout in done.stdout
+    terms = json.loads(invoke("profile", "diff", "--json", *files).stdout)["terms"]
+    decode = next(term for term in terms if term["term"] == "decode step")
+    assert decode["mean"] == pytest.approx(-0.5, abs=0.1)
+
+
+def test_an_unknown_preset_and_one_without_a_model_are_said(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("bare: {}")
+    names = ("calibrate", "--presets", str(tmp_path / "p.yaml"), "--preset")
+    for name, said in (("fp9", "no preset 'fp9'; there are bare"), ("bare", "preset 'bare' has no model")):
+        done = invoke(*names, name)
+        assert done.exit_code == 2
+        assert said in done.stderr

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from support.cli import command, environment, tiny
 
-LONG = ("--set", "workload.duration_s=20000", "--set", "workload.arrivals.rate_rps=20")
+LONG = ("--set", "workload.duration_s=60000", "--set", "workload.arrivals.rate_rps=20")
 SEVERAL = ("--policy", "random", "--policy", "least_request", "--policy", "round_robin", "--jobs", "2")
 PATIENCE_S = 60
 

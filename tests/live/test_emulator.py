@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from support.upstreams import MODEL, ask, emulated, generate_body, profile, until
 
+from calibrate.client import SglangClient
+from calibrate.server_facts import ServerFacts, read_facts
 from live.clock import WallClock
 from live.emulator.engine import Engine, Generation
+from simcore.fleet import max_prompt_tokens
 
 
 def events_of(text: str) -> list[dict[str, Any]]:
@@ -269,6 +272,20 @@ def test_time_goes_by_as_fast_as_told() -> None:
     # In the profile's seconds both take what the model says, 100 steps of some 7 ms; a slow machine can only add.
     assert asyncio.run(main(20.0)) > 0.6
     assert asyncio.run(main(1.0)) > 0.6
+
+
+def test_a_calibration_reads_the_settings_that_are_emulated() -> None:
+    emulated_one = profile(mixed_chunk=True, overlap=False, schedule_policy="lpm", max_queued_requests=7)
+
+    async def main() -> ServerFacts:
+        async with emulated(profile=emulated_one) as (url,), SglangClient(url, None) as client:
+            return await read_facts(client)
+
+    facts = asyncio.run(main())
+    assert facts.settings == emulated_one.settings
+    assert facts.context_length == emulated_one.context_length
+    assert facts.max_prompt_tokens == max_prompt_tokens(emulated_one)
+    assert facts.device == "simroute-emulator"
 
 
 def test_until_gives_up() -> None:

@@ -16,6 +16,7 @@ from simcore.records import RunResult
 from simcore.scenario import PolicySpec, Scenario, load_scenario
 
 POLICIES = [policy.name for policy in policy_descriptions()]
+WIDE = {"max_batch": 64, "max_context_tokens": 10_000, "max_prefill_tokens": 10_000}
 ROWS = [(0.01 * number, 20 + number % 7, 1 + 13 * number % 50) for number in range(1000)]
 
 
@@ -44,6 +45,7 @@ def check_partial(result: RunResult, whole: RunResult) -> None:
     assert result.requests[ended].equals(whole.requests[ended])
     rest = result.requests[~ended]
     assert set(rest["status"]) == {"unfinished"}
+    assert (result.requests["reason"] == "").all()
     assert rest[["first_token_at", "finished_at"]].isna().all(axis=None)
     assert (rest["output_tokens"] == 0).all()
     under_way = rest[rest["dispatched_at"].notna()]
@@ -110,6 +112,15 @@ def test_steps_outside_a_profiles_range_are_warned_of(valid_range: dict[str, int
     result = run(scenario(servers, replay(tmp_path, [(0, 100, 5), (0, 100, 5)])), exact_steps=True)
     expected = f"profile narrow was used outside its valid range in {share} of steps: their times are extrapolated"
     assert result.warnings == ([] if share == "0.0%" else [expected])
+
+
+@pytest.mark.parametrize(("ratio", "share"), [(500, "0.2%"), (1000, "0.1%"), (1001, "under 0.1%")])
+def test_a_small_share_of_steps_is_not_called_none(ratio: int, share: str, tmp_path: Path) -> None:
+    """One prefill beyond the range, and as many decode steps within it as make the ratio."""
+    servers = fleet(tmp_path, flat_profile(name="narrow", valid_range={**WIDE, "max_prefill_tokens": 99}))
+    result = run(scenario(servers, replay(tmp_path, [(0, 100, ratio)])), exact_steps=True)
+    assert len(result.warnings) == 1
+    assert f"in {share} of steps" in result.warnings[0]
 
 
 def test_what_arrives_in_the_warm_up_is_served_but_not_measured(tmp_path: Path) -> None:

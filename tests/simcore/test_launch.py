@@ -61,3 +61,5 @@ def test_settings_must_agree_with_each_other() -> None:
         SchedulerSettings.model_validate(base | {"chunked_prefill_size": 100, "page_size": 64})
     with pytest.raises(ValidationError, match="static_batch_size 9 exceeds max_running_requests 8"):
         SchedulerSettings.model_validate(base | {"static_batch_size": 9})
+    with pytest.raises(ValidationError, match="shortest-prefill-first needs radix_cache"):
+        SchedulerSettings.model_validate(base | {"schedule_policy": "shortest-prefill-first", "radix_cache": False})

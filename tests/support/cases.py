@@ -44,15 +44,17 @@ def _times(scale: float) -> st.SearchStrategy[float]:
 def _launches(draw: st.DrawFn, *, tight: bool) -> dict[str, object]:
     page = draw(st.sampled_from([1, 1, 4, 16]))
     chunk = draw(st.sampled_from([None, 64, 128]))
+    radix_cache = draw(st.booleans())
+    policies = ["fcfs", "fcfs", "lpm", "lof", *(["shortest-prefill-first"] * radix_cache)]
     return {
         "max_running_requests": draw(st.sampled_from([8, 16] if tight else [1, 3, 12])),
         "page_size": page,
         "chunked_prefill_size": chunk,
         "max_prefill_tokens": draw(st.sampled_from([200, 16384])),
-        "radix_cache": draw(st.booleans()),
+        "radix_cache": radix_cache,
         "overlap": draw(st.booleans()),
         "mixed_chunk": chunk is not None and draw(st.booleans()),
-        "schedule_policy": draw(st.sampled_from(["fcfs", "fcfs", "lpm", "lof", "shortest-prefill-first"])),
+        "schedule_policy": draw(st.sampled_from(policies)),
         "schedule_conservativeness": 0.02 if tight else draw(st.sampled_from([0.3, 1.0])),
         "max_queued_requests": draw(st.sampled_from([None, None, None, 3])),
     }

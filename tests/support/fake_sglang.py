@@ -23,6 +23,8 @@ class FakeSglang:
     cache_hits: int = 0
     """Cached tokens beside those that the prober caused itself."""
     kv_tokens: int = 4096
+    step_s: float = STEP_S
+    """What a decode step takes, as it says."""
     generated: int = 0
     running: int = 0
     moments: list[float] = field(default_factory=lambda: [0.0] * 6)
@@ -32,7 +34,7 @@ class FakeSglang:
     prompts: list[list[int]] = field(default_factory=list)
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator[str]:
+    async def serving(self, port: int = 0) -> AsyncIterator[str]:
         app = web.Application(middlewares=[self._check_key])
         app.add_routes(
             [
@@ -47,7 +49,7 @@ class FakeSglang:
         )
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
         port = runner.addresses[0][1]
         try:
@@ -141,7 +143,7 @@ class FakeSglang:
         self.prefill_tokens += len(ids) - cached
         self.prefill_us += 1000 + 10 * (len(ids) - cached)
         for token in range(1, wanted + 1):
-            await asyncio.sleep(STEP_S if token > 1 else 0.001)
+            await asyncio.sleep(self.step_s if token > 1 else 0.001)
             reason: dict[str, object] | None = {"type": "length"} if token == wanted else None
             if fault == "abort":
                 reason = {"type": "abort", "message": "no room"}
@@ -157,5 +159,5 @@ class FakeSglang:
 
     def _count_step(self, token: int) -> None:
         if token > 1:
-            for index, value in enumerate((1.0, float(self.running), 1e6 * STEP_S)):
+            for index, value in enumerate((1.0, float(self.running), 1e6 * self.step_s)):
                 self.moments[index] += value / self.running

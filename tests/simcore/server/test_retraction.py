@@ -79,6 +79,18 @@ def test_a_token_in_flight_is_lost() -> None:
     assert log.ended_at == {0: 99.0, 1: 99.0 + 10.0 + 25.0}
 
 
+def test_a_last_token_in_flight_is_lost_as_well() -> None:
+    bench = overcommitted(200, overlap=True)
+    # Both decode from 20 on. The pool is full at 74, when the second has its last token in flight, which nobody knows.
+    first, second = request(0, 40, 80), request(1, 50, 55, max_new=56, at=5.0)
+    bench.send(first, second)
+    log = bench.run()
+    assert retractions(first, second) == [0, 1]
+    # It fits again when the first ends, at 99, and its prefill gives the token.
+    assert log.ended_at == {0: 99.0, 1: 109.0}
+    assert bench.continuous.scheduler.pool.used == 0
+
+
 def test_a_retracted_request_waits_behind_those_that_wait_already() -> None:
     bench = overcommitted(200)
     first, second = request(0, 50, 80), request(1, 40, 80, at=5.0)
