@@ -54,6 +54,7 @@ def test_dynamo_counts_blocks_that_requests_share_once() -> None:
     assert bench.policy._blocks.shared(request(blocks=blocks("abxz"))) == {"s0": 3, "s1": 2}  # type: ignore[attr-defined]
     bench.finish(views[2], 0)
     assert costs(bench, "q")[0] == 2.0
+    assert bench.policy._blocks.shared(request(blocks=blocks("abxz"))) == {"s1": 2}  # type: ignore[attr-defined]
 
 
 def test_dynamo_counts_a_part_of_a_block_as_it_is_in_prefill_and_whole_in_use() -> None:
