@@ -44,8 +44,9 @@ format: $(TEST_TOOLS) ## Format the code and apply the linter's safe fixes.
 validate: $(INSTALLED) $(SGLANG) ## Hold the simulator against four real SGLang servers on the CPU; installs SGLang first, 40 min.
 	$(BIN)/python benchmarks/sglang/validate.py --sglang $(SGLANG_VENV)
 
-bench: $(INSTALLED) ## Measure the simulator's speed and memory.
+bench: $(INSTALLED) ## Measure the simulator's speed and memory, and what a policy's decision costs.
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/decision_cost.py
 
 profiles: $(INSTALLED) ## Fit the bundled profiles anew; needs SIMROUTE_DATA.
 	$(BIN)/python -m calibrate.grid --data "$${SIMROUTE_DATA:?set it to the folder that holds profiles/}"

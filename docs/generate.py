@@ -5,6 +5,8 @@ A generated part stands between a comment and ``<!-- end -->``; what is around i
     <!-- generated: NAME -->       a table made from the code (reference_parts.py)
     <!-- file: PATH -->            a file of the repository
     <!-- output: ARGUMENTS -->     what simroute prints with these arguments; not compared by --check, for it takes long
+
+docs/policies/ has a page for each policy, which is made where it is missing and goes with its policy.
 """
 
 import os
@@ -15,10 +17,13 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from reference_parts import PARTS
+from policy_pages import POLICY_PARTS
+from reference_parts import REFERENCE_PARTS
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs/policies/README.md")
+POLICY_PAGES: Final = ROOT / "docs/policies"
+PARTS: Final = {**REFERENCE_PARTS, **POLICY_PARTS}
 _LANGUAGES: Final = {".yaml": "yaml", ".py": "python"}
 _COLUMNS: Final = "120"
 
@@ -52,11 +57,26 @@ def _output(arguments: str) -> str:
     return "\n".join(["```console", f"$ simroute {arguments}", *lines, "```"])
 
 
+def _policy_pages() -> dict[Path, str]:
+    """Each policy's page as it is, or as it begins."""
+    pages = {}
+    for part in POLICY_PARTS:
+        page = POLICY_PAGES / f"{part.removeprefix('policy ')}.md"
+        pages[page] = (
+            page.read_text(encoding="utf-8") if page.is_file() else f"<!-- generated: {part} -->\n<!-- end -->\n"
+        )
+    return pages
+
+
 def main(check: bool) -> int:
     """Write the pages, or say which are out of date."""
     stale = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
+    pages = {page: page.read_text(encoding="utf-8") for page in PAGES} | _policy_pages()
+    for page in set(POLICY_PAGES.glob("*.md")) - set(pages):
+        stale.append(page.relative_to(ROOT))
+        if not check:
+            page.unlink()
+    for page, text in pages.items():
         anew = generated(text, with_outputs=not check)
         if anew != text:
             stale.append(page.relative_to(ROOT))

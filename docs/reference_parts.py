@@ -18,7 +18,7 @@ from simcore.records import ITL_DTYPES, REQUEST_DTYPES, SERVER_DTYPES, TIMELINE_
 from simcore.scenario import Scenario, load_scenario
 from simcore.scenario_file import bundled_scenarios
 
-__all__ = ["PARTS"]
+__all__ = ["REFERENCE_PARTS"]
 
 
 def commands() -> str:
@@ -41,22 +41,19 @@ def _command(command: click.Command, name: str, parent: click.Context | None) ->
     return parts
 
 
-def policies() -> str:
-    """The bundled policies with their parameters."""
-    rows = []
-    for policy in policy_descriptions():
-        parameters = [f"`{p.name}` ({p.type}, {p.default}): {p.meaning}" for p in policy.parameters]
-        needs = [f"`{need}`" for need in policy.needs]
-        rows.append(
-            [f"`{policy.name}`", policy.summary, "; ".join(parameters) or "none", ", ".join(needs) or "nothing"]
-        )
-    headings = ["policy", "sends a request to", "parameters (type, default)", "needs"]
-    return _table(headings, rows)
+def policies(folder: str) -> str:
+    """The bundled policies, each with a link to its page in the folder."""
+    rows = [
+        [f"[`{policy.name}`]({folder}{policy.name}.md)", _cell(policy.summary), _cell(policy.source)]
+        for policy in policy_descriptions()
+    ]
+    return _table(["policy", "sends a request to", "from"], rows)
 
 
 def queue_orders() -> str:
     """The bundled queue orders."""
-    return _table(["order", "next is"], [[f"`{name}`", order.summary] for name, order in QUEUE_ORDERS.items()])
+    rows = [[f"`{name}`", _cell(order.summary), _cell(order.source)] for name, order in QUEUE_ORDERS.items()]
+    return _table(["order", "next is", "from"], rows)
 
 
 def scenarios() -> str:
@@ -98,11 +95,13 @@ def measures() -> str:
     return ", ".join(f"`{name}`" for name in measure_names())
 
 
-PARTS: Final[Mapping[str, Callable[[], str]]] = {
+REFERENCE_PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "commands": commands,
     "scenario": lambda: scenario_tables(Scenario),
     "scenarios": scenarios,
-    "policies": policies,
+    "policies": lambda: policies("policies/"),
+    "policies beside": lambda: policies(""),
+    "policies from the root": lambda: policies("docs/policies/"),
     "queue orders": queue_orders,
     "profiles": profiles,
     "records": records,

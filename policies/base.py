@@ -15,11 +15,15 @@ class QueueOrder(ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    needs: ClassVar[frozenset[str]] = frozenset()
+    source: ClassVar[str] = ""
+    needs: frozenset[str] = frozenset()
 
     @abstractmethod
     def key(self, request: RequestView) -> float:
         """The request with the smallest key leaves the queue first; asked once, when it joins."""
+
+    def left(self, request: RequestView, key: float) -> None:
+        """The request, with this key, was the first and left the queue."""
 
 
 class Policy(ABC):
@@ -30,7 +34,7 @@ class Policy(ABC):
     clock or a global generator would decide differently in simulation and live.
 
     needs    RequestView and ServerView fields that must be there; a run whose scenario or servers cannot provide one
-             is refused at the start
+             is refused at the start. A policy whose parameters decide it sets it in its constructor.
     order    the QueueOrder this policy wants where the scenario names none
     """
 
@@ -38,8 +42,8 @@ class Policy(ABC):
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
     parameters: ClassVar[Mapping[str, str]] = {}
-    needs: ClassVar[frozenset[str]] = frozenset()
-    order: ClassVar[type[QueueOrder] | None] = None
+    needs: frozenset[str] = frozenset()
+    order: type[QueueOrder] | None = None
 
     def __init__(self, rng: random.Random) -> None:
         self.rng = rng

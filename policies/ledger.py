@@ -12,11 +12,14 @@ __all__ = ["InFlight", "ServerConfig", "ServerReport", "ServerState"]
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """A server as it is added to the router; ``max_running_requests`` is the router's cap on it, None for no cap."""
+    """A server as it is added to the router; ``max_running_requests`` is the router's cap on it, None for no cap.
+    ``weight`` and ``remote`` are for policies that ask (``ServerView``)."""
 
     server_id: str
     model: str
     max_running_requests: int | None = None
+    weight: float = 1.0
+    remote: bool = False
 
 
 class ServerReport(NamedTuple):
@@ -49,16 +52,20 @@ class ServerState:
         "open",
         "prefill_tokens_since_report",
         "queued_requests",
+        "remote",
         "reported_at",
         "requests_since_report",
         "running_requests",
         "server_id",
         "throughput_tps",
+        "weight",
     )
 
     def __init__(self, config: ServerConfig, index: int) -> None:
         self.server_id = config.server_id
         self.model = config.model
+        self.weight = config.weight
+        self.remote = config.remote
         self.index = index
         self.healthy = True
         self.open = False

@@ -7,7 +7,11 @@ __all__ = ["Random", "RoundRobin"]
 
 
 class Random(Policy):
-    """Uniformly at random."""
+    """Uniformly at random.
+
+    Helps: as the line that every other policy must beat, and where the router knows nothing.
+    Hurts: everywhere else: chance alone gives some server several requests while another has none.
+    """
 
     name = "random"
     summary = "a server uniformly at random"
@@ -19,7 +23,11 @@ class Random(Policy):
 
 
 class RoundRobin(Policy):
-    """Cyclic over the servers that may take a request."""
+    """Cyclic over the servers that may take a request.
+
+    Helps: equal servers, requests of equal size, arrivals at an even pace.
+    Hurts: requests of different sizes, servers of different speed, and caches: each prefix comes by everywhere.
+    """
 
     name = "round_robin"
     summary = "the servers in turn"

@@ -19,6 +19,9 @@ class ParameterAware(Policy):
     most tokens a second the server has reported so far: what it delivers at low load says little of what it can.
     ``output`` and ``mean_output`` are the expected output tokens of this request and of all so far. A server that has
     not served yet has no latencies: it counts as free of delay, so that it is tried, and the credit spreads a burst.
+
+    Helps: fleets of different GPUs, where latencies and throughput tell the servers apart.
+    Hurts: reports that are old beside the time a request takes, and latencies of a load that has passed.
     """
 
     name = "parameter_aware"

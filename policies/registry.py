@@ -8,13 +8,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .aibrix import AibrixPrefixCache, LeastLatency, Throughput
 from .base import Policy, QueueOrder
+from .bucket import Bucket
+from .cache_aware import CacheAware, CacheAwareSmallestTree
+from .dynamo import DeviceAwareWeighted, DynamoKv
 from .errors import PolicyError, did_you_mean
+from .filters import LocalFirst, PrefixAffinity
+from .hashing import ConsistentHashing, PrefixHash
+from .latency_predicting import LatencyPredicting
 from .least_loaded import LeastOutstandingTokens, LeastRequest, PowerOfTwo
+from .llmd import LlmD
 from .oblivious import Random, RoundRobin
 from .parameter_aware import ParameterAware
+from .preble import PrebleE2
 from .queue_orders import QUEUE_ORDERS
+from .reported_load import LeastKv, LeastLoad, VllmScore
+from .saturation import ConcurrencyGate, UtilizationGate
+from .session_affinity import SessionAffinity
 from .shortest_job_first import ShortestJobFirst
+from .vtc import Vtc
 
 __all__ = ["PolicyDescription", "PolicyParameter", "make_order", "make_policy", "policy_class", "policy_descriptions"]
 
@@ -26,8 +39,37 @@ _BUNDLED: tuple[type[Policy], ...] = (
     LeastOutstandingTokens,
     ShortestJobFirst,
     ParameterAware,
+    VllmScore,
+    LeastLoad,
+    LeastKv,
+    CacheAware,
+    CacheAwareSmallestTree,
+    PrefixHash,
+    ConsistentHashing,
+    SessionAffinity,
+    Bucket,
+    LlmD,
+    PrefixAffinity,
+    LatencyPredicting,
+    DynamoKv,
+    DeviceAwareWeighted,
+    AibrixPrefixCache,
+    Throughput,
+    LeastLatency,
+    PrebleE2,
+    Vtc,
+    UtilizationGate,
+    ConcurrencyGate,
+    LocalFirst,
 )
 _POLICIES: dict[str, type[Policy]] = {policy.name: policy for policy in _BUNDLED}
+_ACCEPTED: dict[str, tuple[type, ...]] = {
+    "float": (int, float),
+    "int": (int,),
+    "bool": (bool,),
+    "str": (str,),
+    "Mapping": (Mapping,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +84,14 @@ class PolicyParameter:
 
 @dataclass(frozen=True, slots=True)
 class PolicyDescription:
-    """What `simroute policies` tells of a policy."""
+    """What `simroute policies` tells of a policy. ``definition``, ``helps`` and ``hurts`` are its docstring's parts."""
 
     name: str
     summary: str
     source: str
+    definition: str
+    helps: str
+    hurts: str
     parameters: tuple[PolicyParameter, ...]
     needs: tuple[str, ...]
     order: str
@@ -94,7 +139,16 @@ def make_order(name: str) -> QueueOrder:
 def _describe(policy: type[Policy]) -> PolicyDescription:
     parameters = tuple(_parameters(policy).values())
     order = policy.order.name if policy.order else "fcfs"
-    return PolicyDescription(policy.name, policy.summary, policy.source, parameters, tuple(sorted(policy.needs)), order)
+    needs = tuple(sorted(policy(random.Random(0)).needs))
+    told = _told(inspect.cleandoc(policy.__doc__ or ""))
+    return PolicyDescription(policy.name, policy.summary, policy.source, *told, parameters, needs, order)
+
+
+def _told(text: str) -> tuple[str, str, str]:
+    """A docstring's definition, and what stands behind its ``Helps:`` and ``Hurts:``."""
+    definition, _, rest = text.partition("\nHelps: ")
+    helps, _, hurts = rest.partition("\nHurts: ")
+    return definition.strip(), helps.strip(), hurts.strip()
 
 
 def _parameters(policy: type[Policy]) -> dict[str, PolicyParameter]:
@@ -111,7 +165,7 @@ def _parameters(policy: type[Policy]) -> dict[str, PolicyParameter]:
 
 
 def _check_type(policy: str, parameter: PolicyParameter, value: object) -> None:
-    accepted = {"float": (int, float), "int": (int,), "bool": (bool,), "str": (str,)}.get(parameter.type)
+    accepted = _ACCEPTED.get(parameter.type)
     wrong_bool = isinstance(value, bool) and parameter.type != "bool"
     if accepted is not None and (wrong_bool or not isinstance(value, accepted)):
         raise PolicyError(f"policy {policy}: {parameter.name} must be of type {parameter.type}, not {value!r}")

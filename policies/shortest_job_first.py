@@ -16,6 +16,9 @@ class ShortestJobFirst(Policy):
 
     Work is ``expected output + prompt_weight * prompt`` summed over the requests in flight there: a prompt token costs
     a fraction of a decode step. The order matters only where requests wait at the router, that is under a cap.
+
+    Helps: mean latency under a cap, when lengths are known: short answers do not wait behind long ones.
+    Hurts: long answers, which can wait without end under overload; and wrong expectations, which it trusts twice.
     """
 
     name = "shortest_job_first"

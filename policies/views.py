@@ -7,15 +7,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-__all__ = ["ClusterView", "Decision", "Hold", "Reject", "RequestView", "Route", "ServerView"]
+__all__ = [
+    "PREFIX_BLOCK_TOKENS",
+    "ClusterView",
+    "Decision",
+    "Hold",
+    "Reject",
+    "RequestView",
+    "Route",
+    "ServerView",
+]
+
+PREFIX_BLOCK_TOKENS = 64
+"""Tokens a block of ``RequestView.prefix_hashes``."""
 
 
 class RequestView(NamedTuple):
     """A request as the router knows it; never its true output length.
 
     ``expected_output_tokens`` is what the scenario or a predictor expects, or None. ``prefix_hashes`` are chained
-    hashes of the prompt's blocks, longest prefix last; empty unless the policy asks for them in ``needs``. ``slo`` maps
-    ttft_s, tpot_s and e2e_s to their bounds. A tuple, because one is made for every request.
+    hashes of the prompt's whole blocks, longest prefix last; empty unless the policy asks for them in ``needs``.
+    ``slo`` maps ttft_s, tpot_s and e2e_s to their bounds. A tuple, because one is made for every request.
     """
 
     request_id: int
@@ -34,7 +46,9 @@ class ServerView(Protocol):
 
     The first block is what the server last reported, as old as ``reported_at`` says, and None before the first report.
     The second is the router's own ledger and always fresh. In-flight requests are those dispatched and not yet
-    finished, so they already contain the server's running and queued ones: adding them counts twice.
+    finished, so they already contain the server's running and queued ones: adding them counts twice. ``weight`` and
+    ``remote`` are what the scenario says of it: how fast it is beside the others, and whether it is somebody else's
+    API.
     """
 
     @property
@@ -43,6 +57,10 @@ class ServerView(Protocol):
     def model(self) -> str: ...
     @property
     def healthy(self) -> bool: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def remote(self) -> bool: ...
 
     @property
     def reported_at(self) -> float | None: ...

@@ -48,7 +48,8 @@ class WaitingQueue:
 
     def pop(self) -> None:
         """Remove what ``peek`` returned."""
-        heapq.heappop(self.waiting)
+        key, _, entry = heapq.heappop(self.waiting)
+        self._order.left(entry.request, key)
 
     def remove(self, entry: InFlight) -> None:
         """A waiting request left (its client went away)."""

@@ -11,7 +11,9 @@ from policies.queue_orders import FirstComeFirstServed
 
 from .scenario import ControlAction, PolicySpec, Scenario
 
-__all__ = ["PolicyTurn", "check_turns", "control_actions", "policy_turns", "queue_order"]
+__all__ = ["PolicyTurn", "check_turns", "control_actions", "oracle", "policy_turns", "queue_order"]
+
+_ORACLES = {"exact": "oracle", "noisy": "noisy oracle"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +51,12 @@ def check_turns(scenario: Scenario, policies: Sequence[Policy], missing: set[str
     """Whether a run gives each policy what it needs. Raises PolicyError."""
     for policy in policies:
         check_needs(policy, queue_order(scenario, policy), missing)
+
+
+def oracle(scenario: Scenario, policies: Sequence[Policy]) -> str:
+    """What tables call a run that decides on true lengths of answers, which no router knows: "oracle", "noisy oracle"
+    where they have an error, empty for any other run."""
+    needs = [policy.needs | queue_order(scenario, policy).needs for policy in policies]
+    if not any("expected_output_tokens" in need for need in needs):
+        return ""
+    return _ORACLES.get(scenario.workload.expected_output.kind, "")

@@ -8,15 +8,15 @@ from contextlib import contextmanager
 import numpy as np
 
 from policies import Policy, PolicyError
-from policies.ledger import ServerConfig, ServerReport
+from policies.ledger import ServerReport
 from policies.needs import needs_reports
 from policies.router import Abort, Action, Dispatch, Fail, Refuse, Router
 
 from .clients import Clients
 from .clock import Clock
-from .control import PolicyTurn, check_turns, control_actions, policy_turns, queue_order
+from .control import PolicyTurn, check_turns, control_actions, oracle, policy_turns, queue_order
 from .errors import UserError
-from .fleet import Member, build_fleet, fleet_profiles, server_frame
+from .fleet import Member, build_fleet, fleet_profiles, server_configs, server_frame
 from .observer import Reporter, Sampler
 from .recorder import RequestRecorder
 from .records import RunResult, Status
@@ -69,6 +69,7 @@ def simulate(
         wall_s=time.perf_counter() - started,
         interrupted=interrupted,
         warnings=_warnings(members),
+        oracle=simulation.oracle,
     )
 
 
@@ -113,6 +114,7 @@ class _Simulation:
         self._on_progress = on_progress
         self._progress_every = max(self._total // 200, 1)
         check_turns(scenario, policies, self._requests.missing)
+        self.oracle = oracle(scenario, policies)
         if self._polled:
             interval_s, delay_s = scenario.router.report_interval_s, scenario.router.report_delay_s
             Reporter(self.clock, self.members, interval_s, delay_s, self._on_report)
@@ -200,6 +202,8 @@ class _Simulation:
         request_id = request.request_id
         del self._flights[request_id]
         self.recorder.finish(request, now)
+        if self._requests.learns:
+            self._requests.answered(request_id, request.output_tokens)
         if actions := self._router.on_finish(now, request_id):
             self._act(actions, now)
         self._clients.answered(request_id, now)
@@ -266,7 +270,7 @@ def _rare_collections() -> Iterator[None]:
 
 def _router(scenario: Scenario, policy: Policy, members: list[Member]) -> Router:
     spec = scenario.router
-    servers = [ServerConfig(m.server.server_id, m.profile.model, spec.max_running_requests) for m in members]
+    servers = server_configs(scenario, [member.profile.model for member in members])
     return Router(servers, policy, order=queue_order(scenario, policy), queue_limit=spec.queue_limit)
 
 

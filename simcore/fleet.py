@@ -1,9 +1,13 @@
 """The servers of a scenario."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
+
+from policies.ledger import ServerConfig
 
 from .clock import Clock
 from .errors import UserError
@@ -16,7 +20,7 @@ from .server.static import StaticServer
 from .step_time import StepTimes
 from .workload.lengths import FixedLength
 
-__all__ = ["Member", "build_fleet", "fleet_profiles", "max_prompt_tokens", "server_frame"]
+__all__ = ["Member", "build_fleet", "fleet_profiles", "max_prompt_tokens", "server_configs", "server_frame"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,17 @@ def fleet_profiles(scenario: Scenario) -> list[ServiceProfile]:
     if len(models) > 1:
         raise UserError(f"scenario {scenario.name}: servers must serve one model, not {', '.join(models)}")
     return profiles
+
+
+def server_configs(scenario: Scenario, models: Sequence[str]) -> list[ServerConfig]:
+    """The servers s0, s1, ... as the router knows them, by their models. Where they are more than the scenario's, as
+    those of a live run may be, it is gone through again."""
+    cap = scenario.router.max_running_requests
+    groups = cycle([group for group in scenario.servers for _ in range(group.count)])
+    return [
+        ServerConfig(f"s{index}", model, cap, group.weight, group.remote)
+        for index, (model, group) in enumerate(zip(models, groups, strict=False))
+    ]
 
 
 def check_prompts_fit(scenario: Scenario, profiles: list[ServiceProfile]) -> None:

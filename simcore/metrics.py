@@ -141,6 +141,7 @@ def summarise(result: RunResult, slo: Mapping[str, float | None], warmup_s: floa
         latencies={**spreads, "itl_s": gaps},
         servers=servers,
         warnings=[*result.warnings, *_own_warnings(len(measured), len(finished), warmup_s)],
+        oracle=result.oracle,
     )
 
 

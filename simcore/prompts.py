@@ -1,12 +1,11 @@
 """The prompts' content: as pieces for a server's prefix cache, as block hashes for a policy."""
 
+from policies.views import PREFIX_BLOCK_TOKENS
+
 from .server.pieces import PageAligner, Pieces
 from .workload import Workload, prompt_segment
 
-__all__ = ["HASH_BLOCK_TOKENS", "Prompts"]
-
-HASH_BLOCK_TOKENS = 64
-"""Tokens a block of ``RequestView.prefix_hashes``."""
+__all__ = ["Prompts"]
 
 
 class Prompts:
@@ -20,7 +19,7 @@ class Prompts:
             self._runs = list(
                 zip(segments.ids.tolist(), [0] * len(segments.ids), segments.tokens.tolist(), strict=True)
             )
-        self._blocks = PageAligner(HASH_BLOCK_TOKENS)
+        self._blocks = PageAligner(PREFIX_BLOCK_TOKENS)
 
     def pieces(self, request_id: int) -> Pieces:
         """The whole prompt."""
@@ -35,7 +34,7 @@ class Prompts:
         for segment, start, tokens in self._blocks.align(self.pieces(request_id)):
             # Python's hash of -1 is that of -2: no segment is hashed as -1.
             content = segment if segment >= 0 else segment - 1
-            for offset in range(start, start + tokens, HASH_BLOCK_TOKENS):
+            for offset in range(start, start + tokens, PREFIX_BLOCK_TOKENS):
                 chained = hash((chained, content, offset))
                 hashes.append(chained)
         return tuple(hashes)

@@ -88,7 +88,8 @@ class RunResult:
     """One policy over one workload; the frames' columns are the ``*_DTYPES`` above.
 
     ``duration_s`` is the run's own clock at its end, ``wall_s`` what it took to compute; ``interrupted`` says that the
-    user stopped it and that the requests marked ``unfinished`` were still under way.
+    user stopped it and that the requests marked ``unfinished`` were still under way. ``oracle`` is not empty where the
+    policy saw true lengths of answers.
     """
 
     scenario: str
@@ -103,3 +104,4 @@ class RunResult:
     wall_s: float
     interrupted: bool
     warnings: list[str]
+    oracle: str = ""

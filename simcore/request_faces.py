@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from policies import Policy, RequestView
+from policies.predictors import RunningMean
 
 from .fleet import Member
 from .prompts import Prompts
@@ -13,6 +14,7 @@ from .scenario import Scenario
 from .server.request import ServerRequest
 from .workload import NONE, Workload, answer_segment
 from .workload.columns import IntColumn
+from .workload.outputs import RunningMeanExpectation
 
 __all__ = ["RequestFaces"]
 
@@ -21,7 +23,11 @@ _request_view = partial(tuple.__new__, RequestView)
 
 
 class RequestFaces:
-    """Makes a request's two faces: what the policy may see of it, and what the server gets."""
+    """Makes a request's two faces: what the policy may see of it, and what the server gets.
+
+    ``missing`` has the fields that policies will not find in it. Where ``learns``, the length of each answer is to be
+    told with ``answered``, for what is expected follows from it.
+    """
 
     def __init__(self, scenario: Scenario, workload: Workload, model: str, policies: Sequence[Policy]) -> None:
         self._prompts = Prompts(workload)
@@ -33,11 +39,25 @@ class RequestFaces:
         self._prompt_tokens: list[int] = workload.prompt_tokens.tolist()
         self._output_tokens: list[int] = workload.output_tokens.tolist()
         self._max_new_tokens: list[int] = workload.max_new_tokens.tolist()
-        self._expected: list[int | None] = _optional(workload.expected_output_tokens)
+        self._expected: list[int | None] | _Learnt = _optional(workload.expected_output_tokens)
         self._session: list[int | None] = _optional(workload.session_id)
         self._priority: list[int] = workload.priority.tolist()
-        unexpected = (workload.expected_output_tokens == NONE).any()
+        expectation = scenario.workload.expected_output
+        self._predictor: RunningMean | None = None
+        if isinstance(expectation, RunningMeanExpectation):
+            self._predictor = RunningMean(expectation.start_tokens)
+            limit = scenario.workload.output_limit
+            self._expected = _Learnt(self._predictor, self._prompt_tokens, self._priority, limit)
+        self.learns = self._predictor is not None
+        unexpected = (workload.expected_output_tokens == NONE).any() and not self.learns
         self.missing = {"expected_output_tokens"} if unexpected else set()
+        if not self._slo:
+            self.missing.add("slo")
+
+    def answered(self, request_id: int, output_tokens: int) -> None:
+        """An answer is complete; only where ``learns``."""
+        assert self._predictor is not None
+        self._predictor.saw(self._prompt_tokens[request_id], self._priority[request_id], output_tokens)
 
     def view(self, request_id: int, now: float) -> RequestView:
         """What the policy sees."""
@@ -74,6 +94,22 @@ class RequestFaces:
             ignore_eos=self._ignore_eos,
             shareable=self._shareable,
         )
+
+
+class _Learnt:
+    """In the place of a list of what is expected: asked when it is needed."""
+
+    def __init__(
+        self, predictor: RunningMean, prompt_tokens: list[int], priority: list[int], limit: int | None
+    ) -> None:
+        self._predictor = predictor
+        self._prompt_tokens = prompt_tokens
+        self._priority = priority
+        self._limit = limit
+
+    def __getitem__(self, request_id: int) -> int:
+        expected = self._predictor.expected(self._prompt_tokens[request_id], self._priority[request_id])
+        return expected if self._limit is None else min(expected, self._limit)
 
 
 def _optional(column: IntColumn) -> list[int | None]:

@@ -166,6 +166,7 @@ def load_run(path: Path) -> StoredRun:
         wall_s=wall_s,
         interrupted=summary.interrupted,
         warnings=list(summary.warnings),
+        oracle=summary.oracle,
         **tables,
     )
     return StoredRun(path, result, summary, manifest, (path / "config.yaml").read_text(encoding="utf-8"))

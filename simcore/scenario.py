@@ -51,6 +51,10 @@ class ServerGroup(_Section):
     count: _Count = 1
     launch: LaunchParameters = LaunchParameters()
     """SGLang's launch parameters; what is not given stays as the profile has it."""
+    weight: _Positive = 1.0
+    """How fast one of them is beside a server of weight 1; for policies that ask."""
+    remote: bool = False
+    """Somebody else's, to be used when one's own are full; for policies that ask."""
 
 
 class RouterSpec(_Section):

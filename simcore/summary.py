@@ -69,7 +69,8 @@ class Summary:
     """One run in numbers; ``metrics.summarise`` says how each is made. NaN stands for undefined (JSON: null).
 
     ``counts`` are requests by status over the whole run, ``measured`` those after the warm-up; ``latencies`` the spread
-    of every latency by its name, ``itl_s`` included; ``slo`` the limits in force, empty when there are none.
+    of every latency by its name, ``itl_s`` included; ``slo`` the limits in force, empty when there are none; ``oracle``
+    is not empty where the policy saw true lengths of answers, which no router knows.
     """
 
     scenario: str
@@ -96,6 +97,7 @@ class Summary:
     latencies: dict[str, Spread]
     servers: list[ServerSummary]
     warnings: list[str]
+    oracle: str = ""
 
     @property
     def requests(self) -> int:

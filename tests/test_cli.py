@@ -8,6 +8,7 @@ import pytest
 from support.cli import invoke, tiny
 
 from policies import policy_descriptions
+from simcore.cli.options import PolicyOption
 from simcore.scenario import json_schema, load_scenario
 from simcore.scenario_file import bundled_scenarios
 
@@ -63,13 +64,45 @@ def test_policies_with_their_parameters_and_sources() -> None:
         assert f"{policy.name}\n  {policy.summary[:60]}" in text
     assert "queue_weight=1.0 (float): " in text
     assert "needs: expected_output_tokens" in text
+    assert "wspt: greatest (1 + priority) / prompt tokens first" in text
+
+
+def test_all_about_one_policy() -> None:
+    text = invoke("policies", "cache_aware").stdout
+
+    assert "The router keeps its own radix tree" in text
+    assert "Hurts: little is shared" in text
+    assert "round_robin" not in text
+    refused = invoke("policies", "cache_awre")
+    assert refused.exit_code == 2
+    assert "did you mean cache_aware?" in refused.stderr
+
+
+def test_a_policys_parameters_may_be_lists_and_mappings() -> None:
+    convert = PolicyOption().convert
+    given = "llm_d:scorers={prefix: 3, queue: 2},cache_tokens=1000,context_ranges={s0: [0, 2048], s1: [2049, 9999]}"
+    assert convert(given, None, None) == (
+        "llm_d",
+        {
+            "scorers": {"prefix": 3, "queue": 2},
+            "cache_tokens": 1000,
+            "context_ranges": {"s0": [0, 2048], "s1": [2049, 9999]},
+        },
+    )
+    nested = "concurrency_gate:policy=cache_aware,params={cache_threshold: 0.5},max_concurrency=64"
+    assert convert(nested, None, None)[1] == {
+        "policy": "cache_aware",
+        "params": {"cache_threshold": 0.5},
+        "max_concurrency": 64,
+    }
 
 
 def test_policies_as_json() -> None:
     listed = json.loads(invoke("policies", "--json").stdout)
 
     assert [policy["name"] for policy in listed] == [policy.name for policy in policy_descriptions()]
-    assert list(listed[0]) == ["name", "summary", "source", "parameters", "needs", "order"]
+    keys = ["name", "summary", "source", "definition", "helps", "hurts", "parameters", "needs", "order"]
+    assert list(listed[0]) == keys
     (aware,) = (policy for policy in listed if policy["name"] == "parameter_aware")
     assert list(aware["parameters"][0]) == ["name", "type", "default", "meaning"]
 

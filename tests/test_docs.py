@@ -17,7 +17,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "results/README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 EXAMPLES = ROOT / "docs/examples"
 
@@ -59,10 +59,14 @@ def test_the_example_policy_keeps_sessions_on_their_server():
     assert (requests.groupby("session_id")["server_id"].nunique() == 1).all()
 
 
-def test_every_policy_is_in_the_readme():
+def test_every_policy_has_its_page_and_the_readme_leads_there():
     readme = (ROOT / "README.md").read_text()
     for policy in policy_descriptions():
-        assert f"| `{policy.name}` |" in readme
+        assert f"| [`{policy.name}`](docs/policies/{policy.name}.md) |" in readme
+        page = (ROOT / f"docs/policies/{policy.name}.md").read_text()
+        assert "**When it helps:**" in page
+        assert "**When it hurts:**" in page
+    assert len(list((ROOT / "docs/policies").glob("*.md"))) == len(policy_descriptions()) + 1, "no others"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

@@ -122,6 +122,8 @@ class Generator:
         self.books.meta(request_id, reader.meta)
         self._prompts.answered(request_id, reader.output_ids)
         recorder.end(request_id, "finished")
+        if self._faces.learns:
+            self._faces.answered(request_id, int(recorder.output_tokens[request_id]))
         # The router is told right after this; only then may the client send what waited for it.
         self.air.loop.call_soon(self._clients.answered, request_id, self.clock.now)
         self._count_end()

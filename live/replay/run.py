@@ -20,9 +20,10 @@ from live.routing.air import Air, Timeouts
 from live.routing.driver import Driver
 from live.routing.event_log import EventLog, Replay, RouterSetup, replay
 from live.routing.fleet import Fleet, FleetSettings, Member
-from policies.ledger import ServerConfig, ServerReport
-from simcore.control import PolicyTurn, check_turns, control_actions, policy_turns
+from policies.ledger import ServerReport
+from simcore.control import PolicyTurn, check_turns, control_actions, oracle, policy_turns
 from simcore.errors import UserError
+from simcore.fleet import server_configs
 from simcore.records import RunResult
 from simcore.request_faces import RequestFaces
 from simcore.scenario import ControlAction, PolicySpec, Scenario
@@ -106,7 +107,8 @@ class _Run:
         workload = build_workload(scenario.workload, workload_seed, base_dir=scenario.base_dir)
         if len(workload) == 0:
             raise UserError(f"scenario {scenario.name}: the workload has no requests")
-        model, cap = facts[0].model, scenario.router.max_running_requests
+        model = facts[0].model
+        configs = server_configs(scenario, [fact.model for fact in facts])
         names = ("events.jsonl", "loads.jsonl", "decisions.jsonl", "meta_info.jsonl")
         self._paths = {name: folder / name for name in names}
         self._notes = folder / "live.json"
@@ -115,7 +117,7 @@ class _Run:
         self._clock = WallClock(options.speed)
         self._turns = policy_turns(scenario, spec, policy_seed)
         setup = RouterSetup(
-            servers=tuple(ServerConfig(f"s{index}", fact.model, cap) for index, fact in enumerate(facts)),
+            servers=tuple(configs),
             policy=spec.name,
             params=spec.params,
             seed=self._turns[0].seed,
@@ -128,11 +130,12 @@ class _Run:
         )
         settings = FleetSettings(report_interval_s=scenario.router.report_interval_s / options.speed)
         self._fleet = Fleet(self._driver, settings, on_report=self._on_report, speed=options.speed)
-        for index, (backend, fact) in enumerate(zip(backends, facts, strict=True)):
-            self._fleet.join(f"s{index}", backend, fact, cap)
+        for config, backend, fact in zip(configs, backends, facts, strict=True):
+            self._fleet.join(config.server_id, backend, fact, config.max_running_requests)
         policies = [turn.make() for turn in self._turns]
         faces = RequestFaces(scenario, workload, model, policies)
         check_turns(scenario, policies, faces.missing | not_reported(backends))
+        self._oracle = oracle(scenario, policies)
         self._air = Air(self._driver, self._fleet, options.timeouts, random.Random(seed))
         prompts = PromptTokens(workload, seed)
         self.generator = Generator(self._air, self._clock, workload, faces, prompts, self._books, model)
@@ -193,6 +196,7 @@ class _Run:
             wall_s=wall_s,
             interrupted=interrupted,
             warnings=warnings,
+            oracle=self._oracle,
         )
         return LiveRun(result, (*self._paths.values(), self._notes), invalid)
 

@@ -5,6 +5,7 @@ simulator's engine is its counterpart.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from typing import Protocol
 
 from policies import Policy, RequestView, make_order, make_policy
@@ -120,8 +121,7 @@ class Driver:
     def add_server(self, config: ServerConfig) -> None:
         """A server joins. Raises PolicyError where its id is taken."""
         now = self.now()
-        arguments = (config.server_id, config.model, config.max_running_requests)
-        self._act("add", now, (arguments,), self._router.add_server(now, config))
+        self._act("add", now, (astuple(config),), self._router.add_server(now, config))
 
     def remove_server(self, server_id: str) -> None:
         """A server leaves, on which nothing is in flight. Raises PolicyError where something is."""

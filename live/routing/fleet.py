@@ -82,10 +82,10 @@ class Fleet:
         member = self.members[server_id] = Member(server_id, backend, facts, cap, breaker)
         return member
 
-    def add(self, server_id: str, backend: Backend, facts: Facts, cap: int | None) -> Member:
+    def add(self, config: ServerConfig, backend: Backend, facts: Facts) -> Member:
         """A new server, watched from now on. Raises PolicyError where its id is taken."""
-        self.driver.add_server(ServerConfig(server_id, facts.model, cap))
-        member = self.join(server_id, backend, facts, cap)
+        self.driver.add_server(config)
+        member = self.join(config.server_id, backend, facts, config.max_running_requests)
         self.watch(member)
         return member
 

@@ -69,7 +69,7 @@ class Admin:
         if entry.id is None:
             raise UserError("give the new server an id")
         backend, facts = await self._connector.connect(entry)
-        member = self._fleet.add(entry.id, backend, facts, entry.max_running_requests)
+        member = self._fleet.add(entry.config(entry.id, facts.model), backend, facts)
         return web.json_response(self._described(member), status=201)
 
     async def change_server(self, request: web.Request) -> web.Response:

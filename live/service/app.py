@@ -14,7 +14,7 @@ from live.routing.air import Air, Timeouts
 from live.routing.driver import Driver
 from live.routing.event_log import EventLog, RouterSetup
 from live.routing.fleet import Fleet, FleetSettings
-from policies.ledger import ServerConfig
+from policies.predictors import RunningMean
 
 from .admin import Admin
 from .auth import Keys
@@ -22,7 +22,6 @@ from .config import ServiceConfig, secret
 from .dashboard import Dashboard, Decisions
 from .metrics import ServiceMetrics
 from .proxy import GENERATING, Proxy
-from .reading import ExpectedOutput
 from .servers import Connector, check_needs_met
 
 __all__ = ["Service", "running_service"]
@@ -62,7 +61,7 @@ async def running_service(config: ServiceConfig, log: IO[str] | None = None) -> 
         check_needs_met([backend for backend, _ in connected], policy.name, policy.params, config.queue_order)
         setup = RouterSetup(
             servers=tuple(
-                ServerConfig(server_id, facts.model, entry.max_running_requests)
+                entry.config(server_id, facts.model)
                 for server_id, entry, (_, facts) in zip(config.server_ids, config.servers, connected, strict=True)
             ),
             policy=policy.name,
@@ -79,7 +78,7 @@ async def running_service(config: ServiceConfig, log: IO[str] | None = None) -> 
             fleet.join(server_id, backend, facts, entry.max_running_requests)
         air = Air(driver, fleet, _timeouts(config), random.Random(config.seed))
         metrics = ServiceMetrics(driver, fleet)
-        proxy = Proxy(air, keys, metrics, ExpectedOutput(config.expected_output_tokens))
+        proxy = Proxy(air, keys, metrics, RunningMean(config.expected_output_tokens))
         admin = Admin(fleet, connector, keys, config.seed)
         dashboard = Dashboard(fleet, metrics, keys, decisions)
         app = web.Application(client_max_size=config.max_body_bytes)

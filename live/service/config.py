@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from policies.ledger import ServerConfig
 from simcore.errors import UserError
 from simcore.scenario import PolicySpec
 from simcore.scenario_file import ScenarioFile
@@ -31,6 +32,14 @@ class ServerEntry(_Section):
     """Most requests in flight there at once; not given: no cap."""
     api_key_env: str | None = None
     """The environment variable with the server's key: keys never stand in the file."""
+    weight: _Positive = 1.0
+    """How fast it is beside a server of weight 1; for policies that ask."""
+    remote: bool = False
+    """Somebody else's, to be used when one's own are full; for policies that ask."""
+
+    def config(self, server_id: str, model: str) -> ServerConfig:
+        """As the router knows it."""
+        return ServerConfig(server_id, model, self.max_running_requests, self.weight, self.remote)
 
 
 class ServiceConfig(_Section):

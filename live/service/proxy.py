@@ -14,11 +14,13 @@ from live.routing.air import Air
 from live.routing.flight import QUEUE_TIMEOUT, Flight
 from live.streams import StreamReply
 from live.upstream.head import request_bytes
+from policies import RequestView
+from policies.predictors import RunningMean
 
 from .auth import Keys
 from .headers import request_headers, response_headers
 from .metrics import Ended, Outcome, ServiceMetrics
-from .reading import BadRequestError, ExpectedOutput, parse_body, view_of
+from .reading import BadRequestError, parse_body, view_of
 from .relay import Relay
 
 __all__ = ["GENERATING", "Proxy", "error_response"]
@@ -48,7 +50,7 @@ def error_response(status: int, message: str, kind: str) -> web.Response:
 class Proxy:
     """Takes requests in, and hands each to a flight. ``draining``: no more are taken."""
 
-    def __init__(self, air: Air, keys: Keys, metrics: ServiceMetrics, expected: ExpectedOutput) -> None:
+    def __init__(self, air: Air, keys: Keys, metrics: ServiceMetrics, expected: RunningMean) -> None:
         self.draining = False
         self._air = air
         self._keys = keys
@@ -122,11 +124,12 @@ class Proxy:
         relay.flight = flight = Flight(air, request_id, _request_maker(request, body, parsed), relay)
         hashes = "prefix_hashes" in air.driver.policy.needs
         now = air.driver.now()
-        flight.depart(view_of(request_id, model, parsed, request.headers, now, self._expected, with_hashes=hashes))
+        view = view_of(request_id, model, parsed, request.headers, now, self._expected, with_hashes=hashes)
+        flight.depart(view)
         try:
             if not await relay.begun:
                 return self._unanswered(model, relay, flight)
-            return await self._answer(request, model, relay, started, now)
+            return await self._answer(request, view, relay, started)
         except asyncio.CancelledError:
             flight.cancel()
             self._metrics.count(Ended(model, "cancelled", "client_gone"))
@@ -138,7 +141,7 @@ class Proxy:
             return web.Response(status=499)
 
     async def _answer(
-        self, request: web.Request, model: str, relay: Relay, started: float, now: float
+        self, request: web.Request, view: RequestView, relay: Relay, started: float
     ) -> web.StreamResponse:
         head = relay.head
         assert head is not None
@@ -146,8 +149,8 @@ class Proxy:
         await reply.open()
         relay.attach(reply)
         await relay.over
-        ended = Ended(model, "finished" if head.status < 400 else "failed", f"upstream_{head.status}")
-        ended.wait_s = relay.flight.dispatched_at - now
+        ended = Ended(view.model, "finished" if head.status < 400 else "failed", f"upstream_{head.status}")
+        ended.wait_s = relay.flight.dispatched_at - view.arrived_at
         relay.note(ended)
         if relay.broken is not None:
             ended.outcome, ended.cause = "failed", "lost_mid_stream"
@@ -161,7 +164,7 @@ class Proxy:
         if relay.is_stream and relay.first_byte_at is not None:
             ended.ttft_s = ended.e2e_s - (self._air.loop.time() - relay.first_byte_at)
         if ended.outcome == "finished":
-            self._expected.saw(ended.output_tokens)
+            self._expected.saw(view.prompt_tokens, view.priority, ended.output_tokens)
         response = await reply.end()
         self._metrics.count(ended)
         return response

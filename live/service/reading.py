@@ -6,30 +6,17 @@ from hashlib import blake2b
 from typing import Any
 
 from policies import RequestView
-from simcore.prompts import HASH_BLOCK_TOKENS
+from policies.predictors import RunningMean
+from policies.views import PREFIX_BLOCK_TOKENS
 
-__all__ = ["BadRequestError", "ExpectedOutput", "parse_body", "view_of"]
+__all__ = ["BadRequestError", "parse_body", "view_of"]
 
 _BYTES_A_TOKEN = 4
 """Of English text, with today's tokenizers; only policies that weigh prompts see the estimate."""
 
-_MEMORY = 0.02
-"""Weight of the newest answer in the mean of answers' lengths."""
-
 
 class BadRequestError(Exception):
     """The client's mistake; the message is for the client."""
-
-
-class ExpectedOutput:
-    """How long answers are, on the mean of those so far."""
-
-    def __init__(self, tokens: float) -> None:
-        self.tokens = tokens
-
-    def saw(self, tokens: int) -> None:
-        """An answer was that long."""
-        self.tokens += _MEMORY * (tokens - self.tokens)
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
@@ -49,23 +36,25 @@ def view_of(
     parsed: Mapping[str, Any],
     headers: Mapping[str, str],
     now: float,
-    expected: ExpectedOutput,
+    expected: RunningMean,
     *,
     with_hashes: bool,
 ) -> RequestView:
     """The request as a policy may see it."""
     prompt = _prompt(parsed)
     session = headers.get("X-Session-Id") or parsed.get("routing_key")
-    priority = parsed.get("priority")
+    given = parsed.get("priority")
+    priority = given if isinstance(given, int) else 0
+    prompt_tokens = _tokens(prompt)
     return RequestView(
         request_id,
         model,
-        _tokens(prompt),
-        _expected_tokens(parsed, expected),
+        prompt_tokens,
+        _limited(parsed, expected.expected(prompt_tokens, priority)),
         now,
         _prefix_hashes(prompt) if with_hashes else (),
         _number(str(session).encode()) >> 1 if session else None,
-        priority if isinstance(priority, int) else 0,
+        priority,
     )
 
 
@@ -86,9 +75,8 @@ def _as_bytes(prompt: Any) -> bytes:
     return prompt.encode() if isinstance(prompt, str) else json.dumps(prompt).encode()
 
 
-def _expected_tokens(parsed: Mapping[str, Any], expected: ExpectedOutput) -> int:
-    """The mean so far, and no more than the client allows."""
-    tokens = max(round(expected.tokens), 1)
+def _limited(parsed: Mapping[str, Any], tokens: int) -> int:
+    """No more than the client allows."""
     for holder in (parsed, parsed.get("sampling_params"), parsed.get("parameters")):
         if isinstance(holder, Mapping):
             for field in ("max_new_tokens", "max_completion_tokens", "max_tokens"):
@@ -102,11 +90,11 @@ def _prefix_hashes(prompt: Any) -> tuple[int, ...]:
     """Chained over blocks of 64 tokens, of text by its bytes: equal exactly for equal beginnings."""
     if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
         blocks = [
-            json.dumps(prompt[start : start + HASH_BLOCK_TOKENS]).encode()
-            for start in range(0, len(prompt) - HASH_BLOCK_TOKENS + 1, HASH_BLOCK_TOKENS)
+            json.dumps(prompt[start : start + PREFIX_BLOCK_TOKENS]).encode()
+            for start in range(0, len(prompt) - PREFIX_BLOCK_TOKENS + 1, PREFIX_BLOCK_TOKENS)
         ]
     else:
-        text, size = _as_bytes(prompt), HASH_BLOCK_TOKENS * _BYTES_A_TOKEN
+        text, size = _as_bytes(prompt), PREFIX_BLOCK_TOKENS * _BYTES_A_TOKEN
         blocks = [text[start : start + size] for start in range(0, len(text) - size + 1, size)]
     hashes: list[int] = []
     chained = b""

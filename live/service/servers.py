@@ -49,8 +49,11 @@ def check_policy(fleet: Fleet, name: str, params: Mapping[str, object], order: s
 
 
 def check_needs_met(backends: Sequence[Backend], name: str, params: Mapping[str, object], order: str | None) -> None:
-    """As ``check_policy``, before there is a fleet. An expected output is always there. Raises PolicyError."""
+    """As ``check_policy``, before there is a fleet. An expected output is always there, an SLO never.
+
+    Raises PolicyError.
+    """
     policy = make_policy(name, params, seed=0)
     queue_order = make_order(order) if order else (policy.order or FirstComeFirstServed)()
     reported = frozenset.intersection(*(backend.reports for backend in backends))
-    check_needs(policy, queue_order, set(ServerReport._fields) - {"reported_at"} - reported)
+    check_needs(policy, queue_order, {"slo", *ServerReport._fields} - {"reported_at"} - reported)

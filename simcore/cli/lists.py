@@ -1,21 +1,25 @@
 """``simroute policies`` and ``simroute scenarios``: what there is to choose from."""
 
 import json
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from policies import PolicyDescription, policy_descriptions
+from policies import PolicyDescription, policy_class, policy_descriptions
+from policies.queue_orders import QUEUE_ORDERS
 from simcore.errors import UserError
 
 __all__ = ["policies", "scenarios"]
 
 
-@click.command(short_help="List the routing policies and their parameters.")
+@click.command(short_help="List the routing policies and queue orders; with a name, all about one policy.")
+@click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def policies(as_json: bool) -> None:
-    """List the routing policies with their parameters, defaults and sources.
+def policies(name: str | None, as_json: bool) -> None:
+    """List the routing policies with their parameters, defaults and sources, and the queue orders. With the NAME of a
+    policy: its definition, too, when it helps and when it hurts.
 
     \b
     A parameter is set behind the name:
@@ -24,16 +28,26 @@ def policies(as_json: bool) -> None:
       simroute sim --scenario quickstart --policy my_policy.py:MyPolicy
     """
     descriptions = policy_descriptions()
+    if name is not None:
+        policy_class(name)  # Refuses a name that nothing has, and says what it may have meant.
+        descriptions = [description for description in descriptions if description.name == name]
     if as_json:
         click.echo(json.dumps([asdict(description) for description in descriptions], indent=2))
         return
     for description in descriptions:
-        _print_policy(description)
+        _print_policy(description, with_texts=name is not None)
+    if name is None:
+        click.secho("Queue orders", bold=True)
+        for order in QUEUE_ORDERS.values():
+            _print_wrapped(f"{order.name}: {order.summary}", 2)
 
 
-def _print_policy(policy: PolicyDescription) -> None:
+def _print_policy(policy: PolicyDescription, *, with_texts: bool) -> None:
     click.secho(policy.name, bold=True)
     _print_wrapped(policy.summary, 2)
+    if with_texts:
+        texts = f"\n{policy.definition}\n\nHelps: {policy.helps}\nHurts: {policy.hurts}\n"
+        click.echo(textwrap.indent(texts.replace("``", ""), "  "))
     for parameter in policy.parameters:
         _print_wrapped(f"{parameter.name}={parameter.default} ({parameter.type}): {parameter.meaning}", 4)
     if policy.needs:

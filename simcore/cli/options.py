@@ -74,12 +74,24 @@ class PolicyOption(click.ParamType[tuple[str, dict[str, object]]]):
         if match is None:
             self.fail(f"{value!r}: give it as NAME, FILE.py:CLASS or NAME:PARAMETER=VALUE,...", param, ctx)
         parameters: dict[str, object] = {}
-        for part in filter(None, (match["parameters"] or "").split(",")):
+        for part in filter(None, _parts(match["parameters"] or "")):
             key, separator, text = part.partition("=")
             if not separator or not key.strip():
                 self.fail(f"{value!r}: {part!r} is not PARAMETER=VALUE", param, ctx)
             parameters[key.strip()] = _yaml(text)
         return match["name"], parameters
+
+
+def _parts(text: str) -> list[str]:
+    """Split at commas, but not within a list or a mapping."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _yaml(text: str) -> object:

@@ -77,6 +77,8 @@ def figures(summary: Summary) -> list[tuple[str, str, str]]:
     if summary.slo:
         attained = f"{percent(summary.slo_attainment)} within {_slo(summary.slo)}"
         entries.append(("goodput", f"{number(summary.goodput_rps)} req/s", attained))
+    if summary.oracle:
+        entries.append(("answer lengths", summary.oracle, "the policy saw true lengths, which no router knows"))
     return [
         *entries,
         ("concurrency", number(summary.concurrency), "mean requests at the servers"),
@@ -138,7 +140,8 @@ def comparison_table(comparison: Comparison) -> TextTable:
     for index, contender in enumerate(comparison.contenders):
         cells = [cells[index] for _, cells in measured]
         extras = [Cell(show(contender.mean(field))) for _, field, show in plain]
-        name = Cell(contender.policy, strong=contender is comparison.best)
+        mark = contender.runs[0].summary.oracle
+        name = Cell(f"{contender.policy} [{mark}]" if mark else contender.policy, strong=contender is comparison.best)
         lost = Cell(percent(contender.lost()))
         rows.append((Cell(str(index + 1)), name, cells[0], _against(contender), *cells[1:], *extras, lost))
     return TextTable(f"Policies by {comparison.rank_by.label}", columns, tuple(rows), _comparison_notes(comparison))
@@ -231,6 +234,8 @@ def _comparison_notes(comparison: Comparison) -> tuple[str, ...]:
         notes.append(
             "One seed: goodput differs only where SLO attainment does, as a last straggler alone moves a rate."
         )
+    if marks := sorted({contender.runs[0].summary.oracle for contender in comparison.contenders} - {""}):
+        notes.append(f"[{'], ['.join(marks)}]: decided on true lengths of answers, which no router knows.")
     if comparison.has_slo:
         notes.append(f"SLO: {_slo(comparison.best.runs[0].summary.slo)}; a request that was lost misses it.")
     return tuple(notes)

@@ -6,7 +6,7 @@ from pydantic import model_validator
 
 from .arrivals import ArrivalSpec, ClosedLoopArrivals
 from .lengths import LengthsSpec
-from .outputs import ExpectedOutputSpec, MeanExpectation
+from .outputs import ExpectedOutputSpec, LimitExpectation, MeanExpectation
 from .prefixes import PrefixSpec
 from .section import Count, Positive, Section
 from .sessions import SessionSpec
@@ -68,6 +68,8 @@ class WorkloadSpec(Section):
             raise ValueError("a closed loop sets its own 'max_concurrency'; leave out the workload's")
         if self.ignore_eos and self.max_new_tokens != "exact":
             raise ValueError("'ignore_eos' makes answers end by length, which needs 'max_new_tokens: exact'")
+        if isinstance(self.expected_output, LimitExpectation) and self.max_new_tokens == "exact":
+            raise ValueError("with 'max_new_tokens: exact' limits are true lengths: expect 'exact', or give a limit")
         return self
 
     def _check_generated(self) -> None:

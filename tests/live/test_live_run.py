@@ -16,7 +16,7 @@ from live.replay.prompts import PromptTokens
 from live.replay.run import LiveOptions, LiveRun, run_live
 from live.routing.air import Timeouts
 from live.routing.event_log import replay
-from policies import PolicyError
+from policies import PolicyError, policy_descriptions
 from simcore.errors import UserError
 from simcore.records import REQUEST_DTYPES, SERVER_DTYPES
 from simcore.run_folder import load_run
@@ -37,8 +37,8 @@ def scenario(workload: Mapping[str, Any] | None = None, **sections: Any) -> Scen
             "name": "small",
             "workload": arrivals | dict(workload or {}),
             "servers": ({"profile": "llama-3.1-8b-h100", "count": 2},),
-            **sections,
         }
+        | sections
     )
 
 
@@ -62,13 +62,28 @@ def finished(result: LiveRun) -> pd.DataFrame:
     return requests
 
 
-@pytest.mark.parametrize(
-    "policy", ["random", "round_robin", "least_request", "power_of_two", "shortest_job_first", "parameter_aware"]
-)
+@pytest.mark.parametrize("policy", [description.name for description in policy_descriptions()])
 def test_every_policy_serves_every_request_and_its_log_repeats(policy: str, tmp_path: Path) -> None:
-    live = run(scenario(router={"report_interval_s": 0.2}), tmp_path, policy)
+    """Two servers, and what any policy looks at: shared prefixes, sessions, bounds, weights and a remote server."""
+    given = scenario(
+        {
+            "prefixes": {"groups": 3, "system_prompt": {"kind": "fixed", "tokens": 300}},
+            "sessions": {
+                "turns": {"kind": "fixed", "turns": 2},
+                "think_s": {"kind": "fixed", "time_s": 0.1},
+                "message": {"kind": "fixed", "tokens": 20},
+            },
+        },
+        router={"report_interval_s": 0.2},
+        servers=(
+            {"profile": "llama-3.1-8b-h100", "weight": 2.0},
+            {"profile": "llama-3.1-8b-h100", "remote": True},
+        ),
+        slo={"ttft_s": 0.5, "tpot_s": 0.05},
+    )
+    live = run(given, tmp_path, policy)
     requests = finished(live)
-    workload = build_workload(scenario().workload, np.random.SeedSequence(0).spawn(3)[0], base_dir=Path())
+    workload = build_workload(given.workload, np.random.SeedSequence(0).spawn(3)[0], base_dir=Path())
     assert (requests["prompt_tokens"] == workload.prompt_tokens).all()
     assert (requests["output_tokens"] == workload.output_tokens).all()
     assert (requests["attempts"] == 1).all()

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from live.service.reading import BadRequestError, ExpectedOutput, parse_body, view_of
+from live.service.reading import BadRequestError, parse_body, view_of
 from policies import RequestView
+from policies.predictors import RunningMean
 
 
 def view(parsed: dict[str, Any], headers: dict[str, str] | None = None, *, with_hashes: bool = False) -> RequestView:
-    return view_of(7, "m", parsed, headers or {}, 1.5, ExpectedOutput(100), with_hashes=with_hashes)
+    return view_of(7, "m", parsed, headers or {}, 1.5, RunningMean(100), with_hashes=with_hashes)
 
 
 @pytest.mark.parametrize(
@@ -39,13 +40,6 @@ def test_a_prompts_length_is_counted_or_estimated(parsed: dict[str, Any], tokens
 )
 def test_no_more_is_expected_than_the_client_allows(parsed: dict[str, Any], tokens: int) -> None:
     assert view(parsed).expected_output_tokens == tokens
-
-
-def test_the_expectation_follows_what_was_answered() -> None:
-    expected = ExpectedOutput(256)
-    for _ in range(400):
-        expected.saw(40)
-    assert expected.tokens == pytest.approx(40, abs=1)
 
 
 def test_a_session_is_the_same_from_header_or_body_and_small_enough_to_store() -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def busy_log() -> str:
     driver.set_cap("s0", 5)
     driver.set_health("s2", False)
     driver.set_health("s2", False)
-    driver.add_server(ServerConfig("s9", "m", None))
+    driver.add_server(ServerConfig("s9", "m", None, 4.0, True))
+    assert (driver.servers["s9"].weight, driver.servers["s9"].remote) == (4.0, True)
     driver.switch_policy("shortest_job_first", {"prompt_weight": 0.1}, 3)
     for request_id in range(20, 30):
         arrive(driver, request_id)
@@ -97,6 +99,19 @@ def test_a_fresh_router_told_the_same_decides_the_same(tmp_path: Path) -> None:
     assert {json.loads(line)["e"] for line in log.read_text().splitlines()[1:]} == {
         "arrival", "first_token", "finish", "failure", "cancel", "report", "cap", "health", "add", "policy",
     }  # fmt: skip
+
+
+def test_a_replay_knows_the_servers_weights_and_who_is_remote(tmp_path: Path) -> None:
+    servers = (ServerConfig("s0", "m", None, 8.0), ServerConfig("s1", "m", None, 1.0, True))
+    for policy in ("device_aware_weighted", "local_first"):
+        driver, stream = driven(replace(SETUP, servers=servers, policy=policy))
+        for request_id in range(20):
+            arrive(driver, request_id)
+        log = tmp_path / "events.jsonl"
+        log.write_text(stream.getvalue())
+        assert replay(log).differences == ()
+        # Some 8 of 9 where the weight is 8, and all where the other is somebody else's.
+        assert driver.servers["s0"].in_flight_requests == (17 if policy == "device_aware_weighted" else 20)
 
 
 def test_a_decision_that_was_another_is_found(tmp_path: Path) -> None:

@@ -208,13 +208,14 @@ def test_a_cap_holds_at_once_and_reaches_the_server(monkeypatch: pytest.MonkeyPa
 def test_servers_join_drain_and_leave_while_requests_run(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(url: str, service: Service, session: aiohttp.ClientSession) -> None:
         async with emulated() as (third,):
-            entry = {"url": third, "id": "new"}
+            entry = {"url": third, "id": "new", "weight": 2.0}
             async with session.post(f"{url}/admin/servers", json=entry, headers=ADMIN) as response:
                 assert response.status == 201
             async with session.post(f"{url}/admin/servers", json=entry, headers=ADMIN) as response:
                 assert response.status == 400
             asked = [asyncio.create_task(ask(session, url, 300)) for _ in range(9)]
             servers = service.fleet.driver.servers
+            assert servers["new"].weight == 2.0
             await until(lambda: servers["new"].in_flight_requests == 3)
             async with session.delete(f"{url}/admin/servers/new", headers=ADMIN) as response:
                 assert response.status == 409
@@ -304,8 +305,9 @@ def test_mistakes_in_the_file_are_told_with_their_line(tmp_path: Path, text: str
 def test_openai_servers_and_sglang_ones_side_by_side() -> None:
     async def main() -> None:
         async with emulated(2, profile=profile()) as urls, aiohttp.ClientSession() as session:
-            servers = [{"url": urls[0]}, {"url": urls[1], "backend": "openai"}]
+            servers = [{"url": urls[0]}, {"url": urls[1], "backend": "openai", "remote": True}]
             async with served([], servers=servers, policy="round_robin") as (url, service):
+                assert [server.remote for server in service.fleet.driver.servers.values()] == [False, True]
                 for _ in range(4):
                     body = {"model": MODEL, "prompt": "hello", "max_tokens": 3, "stream": True}
                     async with session.post(f"{url}/v1/completions", json=body) as response:

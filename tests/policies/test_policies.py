@@ -120,6 +120,9 @@ def test_every_policy_describes_itself_and_its_parameters() -> None:
     for description in policy_descriptions():
         assert description.summary
         assert description.source
+        assert description.definition
+        assert description.helps
+        assert description.hurts
         assert all(parameter.meaning and parameter.default is not None for parameter in description.parameters)
         assert (
             make_policy(description.name, {p.name: p.default for p in description.parameters}, 0).name

@@ -109,7 +109,10 @@ def test_no_hash_of_a_string_gets_into_a_result(mixed: Scenario, tmp_path: Path)
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
         digests.append(json.loads(done.stdout))
     assert digests[0] == digests[1] == digests[2]
-    assert len(set(digests[0].values())) == len(POLICIES), "each policy decides otherwise"
+    # Here all servers are equal, local and have room.
+    nothing_to_do = {"device_aware_weighted", "local_first", "concurrency_gate"}
+    others = [digest for policy, digest in digests[0].items() if policy not in nothing_to_do]
+    assert len(set(others)) == len(POLICIES) - 3, "each policy decides otherwise"
 
 
 @pytest.mark.parametrize("name", ["quickstart", "shared-prefix", "overload"])
@@ -131,7 +134,8 @@ def test_every_policy_sees_the_same_prefixes() -> None:
         "shared-prefix",
         ["workload.duration_s=5", "servers.0.count=1", "servers.0.launch={kv_tokens_capacity: 100000000}"],
     )
-    cached = [simulate(scenario, PolicySpec(name=policy), 0).requests["cached_tokens"].tolist() for policy in POLICIES]
+    at_once = [policy for policy in POLICIES if policy != "utilization_gate"]
+    cached = [simulate(scenario, PolicySpec(name=policy), 0).requests["cached_tokens"].tolist() for policy in at_once]
     assert sum(cached[0]) > 0
     assert all(tokens == cached[0] for tokens in cached)
 

@@ -205,7 +205,7 @@ def test_summary_keys_are_the_schema() -> None:
     assert " ".join(data) == (
         "schema_version scenario policy seed kind interrupted duration_s warmup_s window_s counts measured slo "
         "request_throughput_rps input_throughput_tps output_throughput_tps goodput_rps slo_attainment concurrency "
-        "cache_hit_rate utilisation retractions imbalance latencies servers warnings"
+        "cache_hit_rate utilisation retractions imbalance latencies servers warnings oracle"
     )
     assert list(spreads) == [*LATENCIES, "itl_s"]
     assert " ".join(spreads["itl_s"]) == "count mean p50 p90 p95 p99 max"

@@ -8,12 +8,15 @@ from typing import Any
 from hypothesis import strategies as st
 
 from policies import policy_descriptions
+from policies.queue_orders import QUEUE_ORDERS
 from simcore.scenario import Scenario
 
 from .engine import flat_profile, fleet, scenario
 from .servers import STEPS
 
 Section = Mapping[str, Any]
+
+_ORDERS = [name for name, order in QUEUE_ORDERS.items() if "slo" not in order.needs]
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def _sections() -> st.SearchStrategy[Section]:
         {
             "max_running_requests": caps,
             "queue_limit": st.one_of(st.none(), st.integers(0, 5)),
-            "queue_order": st.sampled_from([None, "fcfs", "sjf"]),
+            "queue_order": st.sampled_from([None, *_ORDERS]),
             "report_interval_s": st.sampled_from([0.05, 1.0]),
             "report_delay_s": st.sampled_from([0.0, 0.1]),
         }

@@ -1,0 +1,43 @@
+"""A policy's page, from what its class says of itself."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final
+
+from policies import PolicyDescription, policy_descriptions
+
+__all__ = ["POLICY_PARTS"]
+
+
+def page(policy: PolicyDescription) -> str:
+    """Definition, when it helps and when it hurts, parameters, needs, source, as Markdown."""
+    sections = [
+        f"# {policy.name}",
+        policy.summary[0].upper() + policy.summary[1:] + ".",
+        policy.definition.replace("``", "`"),
+        f"**When it helps:** {_line(policy.helps)}",
+        f"**When it hurts:** {_line(policy.hurts)}",
+    ]
+    if policy.parameters:
+        rows = [f"| `{p.name}` | {p.type} | `{p.default}` | {p.meaning} |" for p in policy.parameters]
+        sections.append("\n".join(["| parameter | type | default | meaning |", "|---|---|---|---|", *rows]))
+    needs = ", ".join(f"`{need}`" for need in policy.needs) or "nothing beyond the router's own counts"
+    order = "" if policy.order == "fcfs" else f" Its queue order is `{policy.order}`, unless the scenario names one."
+    sections += [
+        f"Needs {needs}.{order}",
+        f"Source: {policy.source}.",
+        f"```sh\nsimroute sim --scenario quickstart --policy {policy.name}\n```",
+        "[All policies](README.md)",
+    ]
+    return "\n\n".join(sections)
+
+
+def _line(text: str) -> str:
+    line = " ".join(text.split()).replace("``", "`")
+    return line[0].upper() + line[1:]
+
+
+POLICY_PARTS: Final[Mapping[str, Callable[[], str]]] = {
+    f"policy {policy.name}": partial(page, policy) for policy in policy_descriptions()
+}
+"""By the name of the part, ``policy NAME``."""
