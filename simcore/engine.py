@@ -56,6 +56,11 @@ def simulate(
     )
     interrupted = simulation.run()
     members = simulation.members
+    simulation.recorder.divide_time_at_server(
+        np.array([member.ingress_s for member in members]),
+        np.array([member.ingress_per_prompt_token_s for member in members]),
+        np.array([member.egress_s for member in members]),
+    )
     return RunResult(
         scenario=scenario.name,
         policy=policy.label,
@@ -185,9 +190,7 @@ class _Simulation:
 
     def ended(self, server: Server, request: ServerRequest, now: float) -> None:
         """See ``Listener``."""
-        egress_s, recorder, request_id = self._egress_s[server.server_id], self.recorder, request.request_id
-        recorder.server_queue_s[request_id] = request.started_at - request.ready_at
-        recorder.prefill_s[request_id] = request.first_token_at - request.started_at
+        egress_s = self._egress_s[server.server_id]
         request.first_token_at += egress_s
         self.clock.at(now + egress_s, self._finished, request)
 

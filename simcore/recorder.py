@@ -9,6 +9,7 @@ import pandas as pd
 from .records import REQUEST_DTYPES, STATUSES, Status
 from .server.request import ServerRequest
 from .workload import Workload
+from .workload.columns import FloatColumn
 
 __all__ = ["RequestRecorder"]
 
@@ -27,8 +28,9 @@ class RequestRecorder:
         self.dispatched_at = nan * n
         self.first_token_at = nan * n
         self.finished_at = nan * n
-        self.server_queue_s = nan * n
-        self.prefill_s = nan * n
+        self.server_queue_s: array[float] | FloatColumn = nan * n
+        self.prefill_s: array[float] | FloatColumn = nan * n
+        self._prefill_began_at = nan * n
         zero = array("i", [0])
         self.cached_tokens = zero * n
         self.output_tokens = zero * n
@@ -49,6 +51,7 @@ class RequestRecorder:
         self._status[request_id] = _FINISHED
         self.first_token_at[request_id] = request.first_token_at
         self.finished_at[request_id] = now
+        self._prefill_began_at[request_id] = request.started_at
         self.cached_tokens[request_id] = request.cached_tokens
         self.output_tokens[request_id] = request.output_tokens
         self.retractions[request_id] = request.retractions
@@ -65,6 +68,17 @@ class RequestRecorder:
 
     def _ended_twice(self, request_id: int, status: Status) -> RuntimeError:
         return RuntimeError(f"request {request_id} ended twice: {STATUSES[self._status[request_id]]}, then {status}")
+
+    def divide_time_at_server(
+        self, ingress_s: FloatColumn, ingress_per_prompt_token_s: FloatColumn, egress_s: FloatColumn
+    ) -> None:
+        """How long each finished request waited at its server and was prefilled, once a simulation is over; the
+        arguments have a value a server."""
+        server, began = np.asarray(self.server), np.asarray(self._prefill_began_at)
+        ready = np.asarray(self.dispatched_at) + ingress_s[server]
+        ready += ingress_per_prompt_token_s[server] * self._workload.prompt_tokens
+        self.server_queue_s = began - ready
+        self.prefill_s = np.asarray(self.first_token_at) - egress_s[server] - began
 
     def frame(self, server_ids: Sequence[str]) -> pd.DataFrame:
         """The table of requests (``REQUEST_DTYPES``)."""
