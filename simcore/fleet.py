@@ -114,6 +114,7 @@ def build_fleet(
                     times,
                     exact_steps=exact_steps,
                     looks_past=not reported,
+                    sums_latencies=reported,
                     noise_cv=profile.steps.noise_cv,
                     valid_range=profile.valid_range,
                     rng=np.random.default_rng(stream),

@@ -52,9 +52,11 @@ class RequestRecorder:
         self.first_token_at[request_id] = request.first_token_at
         self.finished_at[request_id] = now
         self._prefill_began_at[request_id] = request.started_at
-        self.cached_tokens[request_id] = request.cached_tokens
         self.output_tokens[request_id] = request.output_tokens
-        self.retractions[request_id] = request.retractions
+        if request.cached_tokens:
+            self.cached_tokens[request_id] = request.cached_tokens
+        if request.retractions:
+            self.retractions[request_id] = request.retractions
         self.ended += 1
 
     def end(self, request_id: int, status: Status, reason: str = "") -> None:

@@ -38,7 +38,8 @@ class ContinuousServer:
     """SGLang's scheduler driven by step times. ``noise_cv``: coefficient of variation of the time of a run of steps.
 
     ``looks_past``: take a prefill's result in as it begins, with the event that does so saved. Not for a server whose
-    telemetry is read while it runs: it would tell of what has not happened yet.
+    telemetry is read while it runs: it would tell of what has not happened yet. ``sums_latencies``: for reports
+    (``Telemetry``).
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class ContinuousServer:
         *,
         exact_steps: bool = False,
         looks_past: bool = True,
+        sums_latencies: bool = True,
         noise_cv: float = 0.0,
         valid_range: ValidRange | None = None,
         rng: np.random.Generator | None = None,
@@ -67,6 +69,7 @@ class ContinuousServer:
         self._times = times
         self._overlap = settings.overlap
         self._exact_steps = exact_steps
+        self._sums_latencies = sums_latencies
         self._noise_sigma = math.sqrt(math.log1p(noise_cv**2))
         self._rng = rng
         self._noise = 1.0
@@ -287,7 +290,10 @@ class ContinuousServer:
         first, ended = scheduler.process(run)
         going_on = 0
         for request in first:
-            telemetry.count_first_token(request, now)
+            request.first_token_at = now
+            telemetry.cached_tokens += request.cached_tokens
+            if self._sums_latencies:
+                telemetry.count_first_token(request, now)
             if self._tells_first_tokens:
                 self._listener.first_token(self, request, now)
             if not request.done:
@@ -295,7 +301,8 @@ class ContinuousServer:
         if going_on:
             self._fresh = (*self._fresh, (now, going_on))
         for request in ended:
-            telemetry.count_end(request, now)
+            if self._sums_latencies:
+                telemetry.count_end(request, now)
             self._listener.ended(self, request, now)
 
     # -- runs ----------------------------------------------------------------------------------------------------

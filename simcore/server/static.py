@@ -126,7 +126,9 @@ class StaticServer:
         batch = self._batch
         for request in batch:
             if not request.done:
+                request.first_token_at = now
                 self._generated_tokens += 1
+                self.telemetry.cached_tokens += request.cached_tokens
                 self.telemetry.count_first_token(request, now)
                 if self._listener.wants_first_tokens:
                     self._listener.first_token(self, request, now)

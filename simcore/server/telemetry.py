@@ -9,7 +9,8 @@ __all__ = ["Telemetry"]
 
 
 class Telemetry:
-    """Counts since the start; the sums of latencies are for reports, which give the mean since the report before."""
+    """Counts since the start. The sums of latencies are for reports, which give the mean since the report before; a
+    server that reports to nobody need not count them."""
 
     def __init__(self, valid_range: ValidRange | None) -> None:
         self.steps = StepLog(valid_range)
@@ -28,8 +29,6 @@ class Telemetry:
 
     def count_first_token(self, request: ServerRequest, now: float) -> None:
         """A request's first token is computed."""
-        request.first_token_at = now
-        self.cached_tokens += request.cached_tokens
         self.ttft_sum_s += now - request.ready_at
         self.ttft_count += 1
 
