@@ -2,7 +2,8 @@
 
 usage: run.py --python PYTHON --model FOLDER --out FOLDER
 
-PYTHON has sglang 0.5.23 for the CPU, FOLDER a small model with its tokenizer; weights are made up.
+PYTHON has sglang 0.5.23 for the CPU, FOLDER a small model with its tokenizer; weights are made up. It runs in the
+environment of the tests, for their ``openai``.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from openai import OpenAI
 from servers import slow_down, start, stop, wait
 
 HERE = Path(__file__).parent
@@ -44,9 +46,19 @@ def sglang_benchmark(python: str, model: str, urls: list[str], out: Path, enviro
         curl = ["curl", "-sN", url, "-H", kind, "-d", body]
         done = subprocess.run(curl, capture_output=True, text=True, check=True)
         (out / "curl.txt").write_text(done.stdout)
+        (out / "openai.txt").write_text(openai_client("http://127.0.0.1:31990/v1"))
     finally:
         serve.send_signal(signal.SIGTERM)
         serve.wait(30)
+
+
+def openai_client(base_url: str) -> str:
+    """What OpenAI's own client streams through it, a piece a line."""
+    client = OpenAI(base_url=base_url, api_key="none is asked for")
+    names = [model.id for model in client.models.list()]
+    answer = client.completions.create(model=names[0], prompt="hello", max_tokens=8, stream=True)
+    pieces = [repr(piece.choices[0].text) for piece in answer if piece.choices]
+    return "\n".join([f"models: {', '.join(names)}", *pieces]) + "\n"
 
 
 def main() -> None:

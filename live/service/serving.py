@@ -54,7 +54,7 @@ def _collect_rarely() -> None:
     middle of a thousand streams would hold them all up."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(2_000, 500, 50)
 
 
 async def listen(service: Service, config: ServiceConfig, stack: AsyncExitStack) -> int:
