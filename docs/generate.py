@@ -17,10 +17,13 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from policy_pages import POLICY_PARTS
-from reference_parts import REFERENCE_PARTS
-
 ROOT: Final = Path(__file__).resolve().parent.parent
+# Before this script's own folder, where docs/policies would be taken for the package.
+sys.path.insert(0, str(ROOT))
+
+from policy_pages import POLICY_PARTS  # noqa: E402
+from reference_parts import REFERENCE_PARTS  # noqa: E402
+
 PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs/policies/README.md")
 POLICY_PAGES: Final = ROOT / "docs/policies"
 PARTS: Final = {**REFERENCE_PARTS, **POLICY_PARTS}
