@@ -52,6 +52,8 @@ class Watch:
 @contextmanager
 def watch(folder: Path, *options: str) -> Iterator[Watch]:
     words = ["--from-run", "runs", "--watch", "0.1s", "--out", "refit", *options]
+    # Where the tests were started in the background, Ctrl-C is ignored, and children would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         command("calibrate", *words),
         cwd=folder,
