@@ -50,7 +50,9 @@ def compare_profiles(first: ServiceProfile, second: ServiceProfile) -> ProfileDi
         ]
         for new in _spread(1, tokens)
     ]
-    terms = [_term("decode step", decode), _term("prefill step", prefill)]
+    # What a request sees of both on an idle server: its overhead alone is small, and far off in it may be little.
+    ttft = [[step + around for step, around in zip(*pair, strict=True)] for pair in zip(prefill, requests, strict=True)]
+    terms = [_term("decode step", decode), _term("prefill step", prefill), _term("TTFT at idle", ttft)]
     if all(min(pair) > 0 for pair in requests):
         terms.append(_term("request overhead", requests))
     return ProfileDifference(tuple(terms), tuple(_fields(first, second)))

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from simcore.profile import ServiceProfile
 from simcore.profile_comparison import compare_profiles, implausibilities
 from simcore.profile_measurement import Confidence, Measurement
+from simcore.step_time import StepTimes
 from simroute import main
 
 H100 = ServiceProfile.load("llama-3.1-8b-h100", Path())
@@ -62,7 +63,7 @@ def test_diff_finds_the_planted_difference(tmp_path: Path) -> None:
     first = H100.model_copy(update={"steps": H100.steps.model_copy(update={"overhead_s": 0.0})})
     second = H100.model_copy(update={"steps": steps, "kv_tokens_capacity": 99_999})
     difference = compare_profiles(first, second)
-    assert [term.term for term in difference.terms] == ["decode step", "prefill step", "request overhead"]
+    assert [term.term for term in difference.terms] == ["decode step", "prefill step", "TTFT at idle", "request overhead"]
     assert difference.terms[0].mean == pytest.approx(0.1)
     assert difference.terms[0].max_abs == pytest.approx(0.1)
     assert difference.terms[1].max_abs == 0.0
@@ -71,3 +72,16 @@ def test_diff_finds_the_planted_difference(tmp_path: Path) -> None:
     shown = run("diff", "llama-3.1-8b-h100", str(tmp_path / "a.json"))
     assert "prefill step" in shown
     assert f"{H100.kv_tokens_capacity} -> 99999" in shown
+
+
+def test_diff_tells_what_a_doubled_overhead_weighs_in_the_first_token() -> None:
+    overheads = H100.requests
+    doubled = overheads.model_copy(update={name: 2 * value for name, value in overheads})
+    difference = compare_profiles(H100, H100.model_copy(update={"requests": doubled}))
+    found = {term.term: term for term in difference.terms}
+    assert found["request overhead"].mean == pytest.approx(1.0)
+    assert found["prefill step"].max_abs == 0.0
+    step_s = StepTimes(H100.steps, H100.settings).prefill_s(1, 0.5)
+    around_s = overheads.ingress_s + overheads.egress_s + overheads.ingress_per_prompt_token_s
+    # The shortest prompt's first token is the one in which it weighs most.
+    assert found["TTFT at idle"].max_abs == pytest.approx(around_s / (around_s + step_s))

@@ -1,0 +1,129 @@
+"""What is validated: experiments, each one call of ``simroute validate``, and the bounds that must hold in them."""
+
+from dataclasses import dataclass
+
+__all__ = ["Bar", "Experiment"]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bound in words, and the gate that fails where it does not hold."""
+
+    words: str
+    gate: str
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One call of ``simroute validate``: what for, with which options, and what must hold."""
+
+    name: str
+    question: str
+    scenario: str
+    options: tuple[str, ...]
+    bars: tuple[Bar, ...]
+
+    @classmethod
+    def policies(cls, rates: str, below: float) -> "Experiment":
+        """Six policies at four rates, the last of them more than the servers can take."""
+        orders = ("mean_ttft_s", "mean_tpot_s", "mean_e2e_s", "p99_e2e_s", "request_throughput_rps")
+        return cls(
+            "policies",
+            "Six policies at 40%, 70%, 90% and 110% of capacity, heavy-tailed answers, three repeats",
+            "validation-sglang-cpu",
+            ("--rates", rates, "--repeats", "3"),
+            (
+                *_latency_bars(f" below {below:g}", ", below saturation"),
+                *(Bar(f"order by {name}: tau 1 apart from ties", f"tau_{name}<1") for name in orders),
+            ),
+        )
+
+    @classmethod
+    def prefixes(cls) -> "Experiment":
+        """How much of shared prompts is found in the caches."""
+        bars = (Bar("cache hit rate within 3 points", "cache_hit_rate>0.03"), *_latency_bars("", ""))
+        return cls("prefixes", "Shared system prompts", "validation-sglang-cpu-prefix", ("--repeats", "2"), bars)
+
+    @classmethod
+    def caps(cls, scenario: str) -> "Experiment":
+        """Whether E2E follows a cap over time."""
+        bars = (
+            Bar("E2E over time within 10%", "series_e2e_s>0.1"),
+            Bar("mean E2E within 5%", "mean_e2e_s>0.05"),
+        )
+        return cls("caps", "A cap that changes in mid-run", scenario, ("--repeats", "2"), bars)
+
+    @classmethod
+    def node(cls, batches: str) -> "Experiment":
+        """One server under continuous and static batches."""
+        options = ("--policies", "round_robin", "--policy", batches, "--concurrency", "1,4,16,32", "--requests", "8")
+        free = ("--set", "router.max_running_requests=null", "--set", "warmup_s=0", "--repeats", "2")
+        return cls(
+            "node",
+            "One server, continuous against static batches, 1 to 32 clients in a closed loop",
+            "validation-sglang-cpu",
+            (*options, *free),
+            _latency_bars("", ""),
+        )
+
+    @classmethod
+    def rates(cls, rates: str, below: float) -> "Experiment":
+        """One GPU from little load to too much."""
+        return cls(
+            "rates",
+            "One server at 40%, 70%, 90% and 110% of capacity",
+            "validation-gpu",
+            ("--policies", "round_robin", "--rates", rates, "--repeats", "3"),
+            _latency_bars(f" below {below:g}", ", below saturation"),
+        )
+
+    @classmethod
+    def closed_loop(cls) -> "Experiment":
+        """One GPU from one client to more than it runs at once on most."""
+        options = ("--policies", "round_robin", "--concurrency", "1,4,16,64,256", "--requests", "16", "--repeats", "2")
+        bars = _latency_bars("", "")
+        return cls(
+            "closed-loop",
+            "One server, 1 to 256 clients in a closed loop",
+            "validation-gpu",
+            (*options, "--set", "warmup_s=0"),
+            bars,
+        )
+
+    @classmethod
+    def order(cls, rates: str, cap: int) -> "Experiment":
+        """Shortest job first against first come, first served, where a queue builds up at the router."""
+        orders = ("mean_ttft_s", "mean_e2e_s", "p99_e2e_s")
+        bars = tuple(Bar(f"order by {name}: tau 1 apart from ties", f"tau_{name}<1") for name in orders)
+        return cls(
+            "order",
+            f"Shortest job first against first come, first served, {cap} requests running at most",
+            "validation-gpu",
+            (
+                *("--policies", "round_robin,shortest_job_first", "--rates", rates, "--repeats", "3"),
+                *("--set", f"router.max_running_requests={cap}"),
+            ),
+            (*bars, Bar("mean E2E within 5%", "mean_e2e_s>0.05")),
+        )
+
+    @classmethod
+    def retraction(cls) -> "Experiment":
+        """A pool too small for what is admitted."""
+        bars = (Bar("retractions within 20%", "retractions>0.2"), Bar("mean E2E within 8%", "mean_e2e_s>0.08"))
+        return cls(
+            "retraction",
+            "A KV pool too small for what is admitted, on one server",
+            "validation-sglang-cpu-retraction",
+            ("--repeats", "2"),
+            bars,
+        )
+
+
+def _latency_bars(scope: str, in_words: str) -> tuple[Bar, ...]:
+    return (
+        Bar("mean TPOT within 3%", "mean_tpot_s>0.03"),
+        Bar("mean E2E within 5%", "mean_e2e_s>0.05"),
+        Bar("throughput within 3%", "request_throughput_rps>0.03"),
+        Bar(f"mean TTFT within 10%{in_words}", f"mean_ttft_s>0.1{scope}"),
+        Bar(f"p99 TTFT within 20%{in_words}", f"p99_ttft_s>0.2{scope}"),
+    )

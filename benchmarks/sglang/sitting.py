@@ -1,0 +1,107 @@
+"""The experiments of one call of a validation script, each a call of ``simroute validate``."""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter, _MutuallyExclusiveGroup
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from experiments import Experiment  # noqa: E402
+from validation_report import write_report  # noqa: E402
+
+from simcore.engine import simulate  # noqa: E402
+from simcore.scenario import PolicySpec, load_scenario  # noqa: E402
+
+SHARES = (0.4, 0.7, 0.9, 1.1)
+"""Of capacity."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What every script's command line has. ``speed`` is that of emulators, None with real servers."""
+
+    speed: float | None
+    out: Path
+    resume: bool
+
+
+def arguments(about: str | None, out: Path) -> tuple[ArgumentParser, _MutuallyExclusiveGroup]:
+    """The command line of a script whose folder is ``out``, and its choice of servers, to which the script adds."""
+    parser = ArgumentParser(description=about, formatter_class=RawDescriptionHelpFormatter)
+    servers = parser.add_mutually_exclusive_group(required=True)
+    servers.add_argument("--emulate", type=float, metavar="SPEED", help="try the script on emulators")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", default=out)
+    parser.add_argument("--resume", action="store_true", help="go on with the calibration and the cells in FOLDER")
+    return parser, servers
+
+
+def given_by(said: Namespace) -> Given:
+    """Of what ``arguments`` parsed; the folder is there afterwards."""
+    given = Given(said.emulate, said.out.resolve(), said.resume)
+    given.out.mkdir(parents=True, exist_ok=True)
+    return given
+
+
+class Sitting:
+    """The experiments of one call, with the servers and the profile that they are run on."""
+
+    def __init__(self, given: Given) -> None:
+        self.given = given
+        self.began = time.monotonic()
+        self.experiments: list[Experiment] = []
+
+    def say(self, text: str) -> None:
+        print(f"[{(time.monotonic() - self.began) / 60:5.1f} min] {text}", file=sys.stderr, flush=True)
+
+    def simroute(self, *words: str, may_fail_gates: bool = False) -> None:
+        """Run it; a gate that fails is a finding."""
+        self.say(shlex.join(["simroute", *words]))
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-m", "simroute", *words],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            check=False,
+        )
+        if done.returncode not in ((0, 99) if may_fail_gates else (0,)):
+            sys.exit(done.returncode)
+
+    def calibrate(self, url: str, name: str, budget: str) -> Path:
+        """The profile of a server, measured now."""
+        folder = self.given.out / f"calibration-{name}"
+        if not (self.given.resume and (folder / "profile.json").is_file()):
+            self.simroute("calibrate", "--url", url, "--budget", budget, "--name", name, "--out", str(folder))
+        return folder / "profile.json"
+
+    def validate(self, experiment: Experiment, urls: list[str], profile: str) -> None:
+        """One experiment; its bars are the gates."""
+        folder = self.given.out / experiment.name
+        if not self.given.resume and folder.exists():
+            subprocess.run(["rm", "-r", str(folder)], check=True)
+        words = ["validate", "--scenario", experiment.scenario, "--set", f"servers.0.profile={profile}"]
+        words += ["--set", f"servers.0.count={len(urls)}", *experiment.options]
+        if self.given.speed is None:
+            words += ["--servers", ",".join(urls)]
+        else:
+            words += ["--emulate", str(len(urls)), "--speed", f"{self.given.speed:g}"]
+        words += [word for bar in experiment.bars for word in ("--fail-on", bar.gate)]
+        self.simroute(*words, "--out", str(folder), may_fail_gates=True)
+        self.experiments.append(experiment)
+        write_report(self.given.out, self.experiments, script=Path(sys.argv[0]).name, emulated=self.given.speed is not None)
+
+
+def rates_around_capacity(scenario: str, profile: str, clients: int) -> list[float]:
+    """``SHARES`` of what the scenario's servers can take with the profile, requests a second: as many clients in a
+    closed loop, simulated."""
+    changes = [f"servers.0.profile={profile}", f"workload.arrivals={{kind: closed_loop, max_concurrency: {clients}}}"]
+    loop = load_scenario(scenario, [*changes, "workload.duration_s=null", "workload.requests=2000"])
+    result = simulate(loop, PolicySpec(name="least_request"), 0)
+    capacity = len(result.requests) / result.duration_s
+    return [round(share * capacity, 1) for share in SHARES]
