@@ -57,8 +57,9 @@ class PrefillSamples:
     cached_tokens: Floats | None = None
 
 
-def fit_decode(samples: DecodeSamples) -> DecodeSteps:
-    """One base and one slope in total context per batch that was sampled; bases do not fall as the batch grows.
+def fit_decode(samples: DecodeSamples, *, rising: bool = True) -> DecodeSteps:
+    """One base and one slope in total context per batch that was sampled. ``rising``: bases do not fall as the batch
+    grows, which holds where batches are padded and takes noise out; a real server may like four rows better than three.
 
     Raises ValueError where a batch was sampled at fewer than two contexts, as its slope cannot be told from its base.
     """
@@ -66,10 +67,11 @@ def fit_decode(samples: DecodeSamples) -> DecodeSteps:
     for batch in batches:
         if len(np.unique(samples.context_tokens[samples.batch == batch])) < 2:
             raise ValueError(f"decode batch {batch:.0f} was sampled at one context only; two are needed")
-    rises = (samples.batch[:, None] >= batches).astype(np.float64)
-    own = (samples.batch[:, None] == batches) * (samples.batch * samples.context_tokens)[:, None]
-    found = fit_non_negative(np.hstack([rises, own]), samples.step_s)
-    base_s = np.cumsum(found[: len(batches)])
+    own = (samples.batch[:, None] == batches).astype(np.float64)
+    bases = (samples.batch[:, None] >= batches).astype(np.float64) if rising else own
+    context = own * (samples.batch * samples.context_tokens)[:, None]
+    found = fit_non_negative(np.hstack([bases, context]), samples.step_s)
+    base_s = np.cumsum(found[: len(batches)]) if rising else found[: len(batches)]
     return DecodeSteps(
         batches=tuple(int(batch) for batch in batches),
         base_s=_rounded(base_s),

@@ -125,7 +125,7 @@ def _check_enough(split: Split) -> None:
 
 
 def _fit_steps(split: Split, mixed_chunk: bool) -> tuple[DecodeSteps, PrefillSteps, MixedSteps, float]:
-    decode = fit_decode(_decode_arrays(split.decode))
+    decode = fit_decode(_decode_arrays(split.decode), rising=False)
     plain = fit_prefill(_prefill_arrays(split.prefill))
     if mixed_chunk:
         return decode, plain, MixedSteps(decode_context_ratio=_context_ratio(split.ride, decode, plain)), 0.0
@@ -254,7 +254,7 @@ def _confidence(split: Split, knee: float, rng: np.random.Generator) -> Confiden
     decode_draws, prefill_draws = [], []
     for _ in range(_BOOTSTRAPS):
         drawn = _resample(split, rng)
-        decode_draws.append(decode_step_s(fit_decode(_decode_arrays(drawn.decode)), decodes))
+        decode_draws.append(decode_step_s(fit_decode(_decode_arrays(drawn.decode), rising=False), decodes))
         fit = fit_prefill(_prefill_arrays(drawn.prefill), knees=[int(knee)])
         prefill_draws.append(prefill_step_s(fit, prefills))
     return Confidence(decode=_half_width(decode_draws), prefill=_half_width(prefill_draws), mixed=_ride_width(split))

@@ -145,12 +145,14 @@ def _cached_prefills(facts: ServerFacts, longest_step: int) -> list[PrefillPoint
 
 
 def _batches(facts: ServerFacts) -> list[int]:
-    """Powers of two up to the running limit, and the limit, as far as the pool holds them with short prompts."""
+    """Powers of two up to the running limit, and the limit, as far as the pool holds them with short prompts. And three:
+    on some machines an odd row costs more than an even one."""
     limit = min(
         facts.settings.max_running_requests, int(0.8 * facts.kv_tokens_capacity / (_SHORT_PROMPT + DECODE_TOKENS))
     )
-    batches = [2**power for power in range(limit.bit_length()) if 2**power < 0.8 * limit]
-    return [*batches, max(limit, 1)]
+    batches = [batch for batch in (1, 2, 3, *(2**power for power in range(2, limit.bit_length()))) if batch < limit]
+    # What is close to the limit tells little beside it.
+    return [*(batch for batch in batches if batch <= 4 or batch < 0.8 * limit), max(limit, 1)]
 
 
 def _decodes(facts: ServerFacts) -> list[DecodePoint]:

@@ -94,12 +94,14 @@ def _padded(batch: int, buckets: list[int]) -> int:
 
 def _interpolate(decode: DecodeSteps, batch: int) -> tuple[float, float]:
     """(base_s, context_s) at ``batch``: linear between the table's batches and constant below the first. Above the last
-    the base goes on at its last slope; the cost per token of context stays, as its small slope is noise."""
+    the base goes on at its last slope, or stays where that falls; the cost per token of context stays, as its small
+    slope is noise."""
     batches, base_s, context_s = decode.batches, decode.base_s, decode.context_s
     if batch <= batches[0] or len(batches) == 1:
         return base_s[0], context_s[0]
     right = min(bisect.bisect_left(batches, batch), len(batches) - 1)
     left = right - 1
     share = (batch - batches[left]) / (batches[right] - batches[left])
-    base = base_s[left] + share * (base_s[right] - base_s[left])
+    rise_s = base_s[right] - base_s[left]
+    base = base_s[left] + share * rise_s if share <= 1.0 else base_s[right] + (share - 1.0) * max(rise_s, 0.0)
     return base, context_s[left] + min(share, 1.0) * (context_s[right] - context_s[left])

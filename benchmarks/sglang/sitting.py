@@ -94,7 +94,9 @@ class Sitting:
         words += [word for bar in experiment.bars for word in ("--fail-on", bar.gate)]
         self.simroute(*words, "--out", str(folder), may_fail_gates=True)
         self.experiments.append(experiment)
-        write_report(self.given.out, self.experiments, script=Path(sys.argv[0]).name, emulated=self.given.speed is not None)
+        write_report(
+            self.given.out, self.experiments, script=Path(sys.argv[0]).name, emulated=self.given.speed is not None
+        )
 
 
 def rates_around_capacity(scenario: str, profile: str, clients: int) -> list[float]:

@@ -9,9 +9,8 @@ under two orders of the router's queue, and with a cap that changes. Tables, plo
 FOLDER/calibration-gpu/profile.json is the profile to bundle. About 50 minutes.
 """
 
-from sitting import ROOT, Sitting, arguments, given_by, rates_around_capacity
-
 from experiments import Experiment
+from sitting import ROOT, Sitting, arguments, given_by, rates_around_capacity
 
 CAP = 32
 """Fewer than a GPU runs at once, so that a queue builds up at the router and its order matters."""

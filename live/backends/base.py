@@ -2,6 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -109,8 +110,9 @@ class Backend(ABC):
         """Whether it takes requests. Raises aiohttp.ClientError where it cannot be reached."""
 
     @abstractmethod
-    async def load(self, now: float) -> ServerReport:
-        """Its load as of ``now``. Raises BackendError and aiohttp.ClientError."""
+    async def load(self, now: float, wanted: Set[str]) -> ServerReport:
+        """Its load as of ``now``. ``wanted``: the ServerReport fields that somebody decides on; those that cost the
+        server more than the others are asked for only then. Raises BackendError and aiohttp.ClientError."""
 
     @abstractmethod
     def live_body(self, request: LiveRequest, rid: str) -> bytes:

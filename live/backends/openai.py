@@ -1,6 +1,7 @@
 """Servers with the OpenAI interface: vLLM, and any other that is compatible."""
 
 import json
+from collections.abc import Set
 from typing import Any
 
 import aiohttp
@@ -58,7 +59,7 @@ class OpenAIBackend(Backend):
         async with self.session.get(self.origin.url + "/v1/models", headers=self.headers) as response:
             return response.status == 200
 
-    async def load(self, now: float) -> ServerReport:
+    async def load(self, now: float, wanted: Set[str]) -> ServerReport:
         if not self.reports:
             return ServerReport(reported_at=now)
         sums = prometheus_sums(await self.get_text("/metrics") or "", _NAMES)

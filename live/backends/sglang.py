@@ -1,6 +1,7 @@
 """SGLang servers, and emulated ones."""
 
 import json
+from collections.abc import Set
 from typing import Any
 
 import aiohttp
@@ -15,6 +16,7 @@ __all__ = ["SGLangBackend"]
 
 _LOADS = frozenset({"running_requests", "queued_requests", "kv_tokens_used", "kv_tokens_capacity", "throughput_tps"})
 _METRICS = frozenset({"mean_ttft_s", "mean_tpot_s"})
+_BY_METRICS = _METRICS | {"throughput_tps"}
 _NAMES = frozenset(
     f"sglang:{name}"
     for name in (
@@ -69,7 +71,7 @@ class SGLangBackend(Backend):
         async with self.session.get(self.origin.url + "/health", headers=self.headers) as response:
             return response.status == 200
 
-    async def load(self, now: float) -> ServerReport:
+    async def load(self, now: float, wanted: Set[str]) -> ServerReport:
         loads = (await self.get_json("/v1/loads")).get("loads")
         if not isinstance(loads, list) or not loads:
             raise BackendError(f"{self.origin.url}/v1/loads has no loads")
@@ -79,7 +81,8 @@ class SGLangBackend(Backend):
 
         throughput = sum(float(load.get("gen_throughput", 0.0)) for load in loads)
         ttft = tpot = None
-        if self.reports >= _METRICS:
+        # A scrape of /metrics holds the HTTP process up for 10 ms and more: it merges files of all processes.
+        if self.reports >= _METRICS and wanted & _BY_METRICS:
             sums = prometheus_sums(await self.get_text("/metrics") or "", _NAMES)
             ttft = _mean(sums, self._ttft, "time_to_first_token_seconds")
             tpot = _mean(sums, self._tpot, "inter_token_latency_seconds")

@@ -1,6 +1,7 @@
 """Text Generation Inference."""
 
 import json
+from collections.abc import Set
 from typing import Any
 
 import aiohttp
@@ -46,7 +47,7 @@ class TgiBackend(Backend):
         async with self.session.get(self.origin.url + "/health", headers=self.headers) as response:
             return response.status == 200
 
-    async def load(self, now: float) -> ServerReport:
+    async def load(self, now: float, wanted: Set[str]) -> ServerReport:
         if not self.reports:
             return ServerReport(reported_at=now)
         sums = prometheus_sums(await self.get_text("/metrics") or "", _NAMES)

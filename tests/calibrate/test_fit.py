@@ -49,11 +49,14 @@ def test_noisy_decode_samples_give_nearly_the_planted_table() -> None:
     assert found.context_s == pytest.approx(DECODE.context_s, rel=0.2)
 
 
-def test_bases_do_not_fall_as_the_batch_grows() -> None:
+def test_bases_fall_as_the_batch_grows_only_where_they_may() -> None:
     samples = decode_samples()
     step_s = np.where(samples.batch == 8, samples.step_s * 0.8, samples.step_s)
-    base_s = fit_decode(DecodeSamples(samples.batch, samples.context_tokens, step_s)).base_s
+    dipped = DecodeSamples(samples.batch, samples.context_tokens, step_s)
+    base_s = fit_decode(dipped).base_s
     assert list(base_s) == sorted(base_s)
+    planted = [0.8 * base if batch == 8 else base for batch, base in zip(DECODE.batches, DECODE.base_s, strict=True)]
+    assert fit_decode(dipped, rising=False).base_s == pytest.approx(planted, rel=1e-4)
 
 
 def test_one_context_does_not_make_a_slope() -> None:

@@ -100,7 +100,7 @@ def test_the_plan_stays_within_the_servers_limits() -> None:
 
     plan = make_plan(facts())
     decodes = [point for point in plan.points if isinstance(point, DecodePoint)]
-    assert {point.batch for point in decodes} == {1, 2, 4, 8, 16}
+    assert {point.batch for point in decodes} == {1, 2, 3, 4, 8, 16}
     assert all(point.batch * (point.prompt_tokens + DECODE_TOKENS) < 0.9 * 65_536 for point in decodes)
     assert all(len({p.prompt_tokens for p in decodes if p.batch == batch}) > 1 for batch in (1, 16))
     prefills = [point for point in plan.points if isinstance(point, PrefillPoint)]

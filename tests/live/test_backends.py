@@ -17,9 +17,11 @@ from live.backends import BACKENDS, Backend, BackendError, LiveRequest
 from live.replay.launcher import SGLangLaunch, sglang_servers
 from live.replay.run import LiveOptions, run_live
 from live.upstream.origin import Origin
+from policies.ledger import ServerReport
 from simcore.errors import UserError
 from simcore.scenario import PolicySpec, Scenario
 
+EVERYTHING = frozenset(ServerReport._fields)
 ASKED = LiveRequest([11, 12, 13], 4, 4, ignore_eos=True, model="m")
 
 
@@ -128,13 +130,40 @@ def test_vllms_metrics_are_its_report() -> None:
     async def test(server: Backend, _: str) -> None:
         assert (await server.connect()).model == "m"
         assert await server.is_ready()
-        first = await server.load(1.0)
+        first = await server.load(1.0, EVERYTHING)
         answers["/metrics"] = metrics(300, 1.5)
-        second = await server.load(3.0)
+        second = await server.load(3.0, EVERYTHING)
         assert (first.running_requests, first.queued_requests, first.throughput_tps) == (3, 2, 0.0)
         assert (second.throughput_tps, second.mean_ttft_s, second.mean_tpot_s) == (100.0, 0.5, 0.02)
 
     talking("openai", answering(answers), test)
+
+
+@pytest.mark.parametrize(("wanted", "scrapes"), [({"queued_requests"}, 0), ({"mean_tpot_s"}, 1)])
+def test_sglangs_metrics_are_scraped_only_for_a_policy_that_decides_on_them(wanted: set[str], scrapes: int) -> None:
+    load = dict.fromkeys(("num_running_reqs", "num_waiting_reqs", "num_used_tokens"), 3)
+    documents = {
+        "/server_info": {"version": "0.5.23"},
+        "/model_info": {"served_model_name": "m"},
+        "/v1/loads": {"loads": [{**load, "max_total_num_tokens": 100}]},
+    }
+    scraped = 0
+
+    async def metrics(_: web.Request) -> web.Response:
+        nonlocal scraped
+        scraped += 1
+        text = "sglang:inter_token_latency_seconds_sum 2.0\nsglang:inter_token_latency_seconds_count 100\n"
+        return web.Response(text=text)
+
+    async def test(server: Backend, _: str) -> None:
+        await server.connect()
+        before = scraped
+        report = await server.load(1.0, wanted)
+        assert report.queued_requests == 3
+        assert scraped - before == scrapes
+        assert report.mean_tpot_s == (0.02 if scrapes else None)
+
+    talking("sglang", answering(documents, web.get("/metrics", metrics)), test)
 
 
 def test_a_server_that_tells_nothing_reports_nothing() -> None:
@@ -188,7 +217,7 @@ def test_tgi_is_served_and_run_against(tmp_path: Path) -> None:
     async def test(server: Backend, url: str) -> None:
         await server.connect()
         assert await server.is_ready()
-        report = await server.load(1.0)
+        report = await server.load(1.0, EVERYTHING)
         assert (report.running_requests, report.queued_requests) == (4, 1)
         spec, options = PolicySpec(name="random"), LiveOptions(backend="tgi")
         live = await run_live(scenario, spec, 0, [url], options, tmp_path, lambda _: None)

@@ -87,10 +87,6 @@ def _short_table(document: dict[str, Any]) -> None:
     document["steps"]["decode"]["base_s"].pop()
 
 
-def _falling_base(document: dict[str, Any]) -> None:
-    document["steps"]["decode"]["base_s"][-1] = 0.0
-
-
 def _unordered_batches(document: dict[str, Any]) -> None:
     document["steps"]["decode"]["batches"][0] = 300
 
@@ -107,7 +103,6 @@ def _tiny_pool(document: dict[str, Any]) -> None:
         (_unknown, "steps.speed: Extra inputs are not permitted"),
         (_version, "schema_version is 2"),
         (_short_table, "steps.decode: batches, base_s and context_s must be equally long"),
-        (_falling_base, "steps.decode: base_s must not fall"),
         (_unordered_batches, "steps.decode: batches must increase"),
         (_tiny_pool, "exceeds half of kv_tokens_capacity, 50"),
     ],

@@ -44,6 +44,13 @@ def test_decode_above_the_table_keeps_the_last_slope_of_the_base_only() -> None:
     assert times.decode_context_s[40] == 4e-6
 
 
+def test_a_base_may_fall_within_the_table_and_never_above_it() -> None:
+    decode = STEPS.decode.model_copy(update={"base_s": (0.010, 0.024, 0.020)})
+    times = compiled(STEPS.model_copy(update={"decode": decode}))
+    assert times.decode_base_s[12] == pytest.approx(0.022)
+    assert times.decode_base_s[40] == 0.020
+
+
 def test_decode_pads_the_base_to_the_graph_bucket_and_not_above_the_largest() -> None:
     padded, eager = compiled(graphs=16), compiled()
     for batch, bucket in [
