@@ -145,8 +145,8 @@ def _cached_prefills(facts: ServerFacts, longest_step: int) -> list[PrefillPoint
 
 
 def _batches(facts: ServerFacts) -> list[int]:
-    """Powers of two up to the running limit, and the limit, as far as the pool holds them with short prompts. And three:
-    on some machines an odd row costs more than an even one."""
+    """Powers of two up to the running limit, and the limit, as far as the pool holds them with short prompts. Three as
+    well: on some machines an odd row costs more than an even one."""
     limit = min(
         facts.settings.max_running_requests, int(0.8 * facts.kv_tokens_capacity / (_SHORT_PROMPT + DECODE_TOKENS))
     )
