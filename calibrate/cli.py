@@ -8,7 +8,7 @@ import click
 
 from simcore.cli.group import EXIT_INTERRUPTED
 
-from .duration import DurationOption
+from simcore.cli.duration import DurationOption
 
 __all__ = ["calibrate"]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from .base import Policy
 from .errors import PolicyError
+from .parameters import Span
 from .views import ClusterView, RequestView, Route, ServerView
 
 __all__ = [
@@ -94,6 +95,9 @@ class PowerOfTwo(Policy):
     summary = "the less loaded of two servers drawn at random"
     source = "Mitzenmacher 2001; SMG power_of_two.rs"
     parameters = {"by": "what is compared: requests (in flight) or kv (the share of KV tokens in use)"}  # noqa: RUF012
+    search = {  # noqa: RUF012
+        "by": ("requests", "kv"),
+    }
 
     def __init__(self, rng: random.Random, by: str = "requests") -> None:
         super().__init__(rng)

@@ -32,8 +32,8 @@ class Span:
     log: bool = False
 
 
-Search = Span | tuple[str | bool | float, ...]
-"""Where to look for a parameter: a span of numbers, or the values to choose from."""
+Search = Span | tuple[str | bool | float, ...] | Mapping[str, Span]
+"""Where to look for a parameter: a span of numbers, the values to choose from, or a span for each key of a mapping."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections import OrderedDict, defaultdict
 from .base import Policy
 from .errors import PolicyError
 from .least_loaded import in_flight_requests, least
+from .parameters import Span
 from .views import ClusterView, RequestView, Route, ServerView
 
 __all__ = ["SessionAffinity"]
@@ -31,6 +32,9 @@ class SessionAffinity(Policy):
         "assign": "how a new session gets its server: random, min_load or min_group",
         "max_idle_s": "what was idle for so long is forgotten",
         "eviction_interval_s": "time between two looks for idle sessions",
+    }
+    search = {  # noqa: RUF012
+        "assign": ("random", "min_load", "min_group"),
     }
 
     def __init__(

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from support.cli import ROOT, invoke
 
-from calibrate.duration import DurationOption
+from simcore.cli.duration import DurationOption
 from calibrate.launcher import launched_server, server_command
 from calibrate.presets import load_presets, merged_flags
 from simcore.errors import UserError
