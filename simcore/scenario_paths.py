@@ -14,7 +14,8 @@ def policy_from_here(name: str, base_dir: Path) -> str:
 
 def with_absolute_paths(document: Mapping[str, Any], base_dir: Path) -> dict[str, Any]:
     """A dumped scenario with its profiles, tables and traces named from the root, and the files of its policies and
-    its controller, which are relative to where the process runs. A trace's path that begins with a variable stays: it is good anywhere."""
+    its controller, which are relative to where the process runs. A trace's path that begins with a variable stays: it
+    is good anywhere."""
     policies = [_named_from_root(policy) for policy in document["policies"]]
     controller = document["controller"] and _named_from_root(document["controller"])
     absolute = _absolute(document, base_dir)
