@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-from simcore.cli.group import EXIT_INTERRUPTED
-
 from simcore.cli.duration import DurationOption
+from simcore.cli.group import EXIT_INTERRUPTED
 
 __all__ = ["calibrate"]
 

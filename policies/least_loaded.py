@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 
 from .base import Policy
 from .errors import PolicyError
-from .parameters import Span
 from .views import ClusterView, RequestView, Route, ServerView
 
 __all__ = [

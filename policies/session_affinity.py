@@ -6,7 +6,6 @@ from collections import OrderedDict, defaultdict
 from .base import Policy
 from .errors import PolicyError
 from .least_loaded import in_flight_requests, least
-from .parameters import Span
 from .views import ClusterView, RequestView, Route, ServerView
 
 __all__ = ["SessionAffinity"]

@@ -12,7 +12,16 @@ from policies.queue_orders import FirstComeFirstServed
 
 from .scenario import ControlAction, ControllerSpec, PolicySpec, Scenario
 
-__all__ = ["PolicyTurn", "check_turns", "control_actions", "controller_label", "controller_of", "oracle", "policy_turns", "queue_order"]
+__all__ = [
+    "PolicyTurn",
+    "check_turns",
+    "control_actions",
+    "controller_label",
+    "controller_of",
+    "oracle",
+    "policy_turns",
+    "queue_order",
+]
 
 _ORACLES = {"exact": "oracle", "noisy": "noisy oracle"}
 

@@ -13,10 +13,19 @@ from policies.ledger import ServerReport
 from policies.needs import needs_reports
 from policies.router import Abort, Action, Dispatch, Fail, Refuse, Router
 
+from .cap_log import CapLog
 from .clients import Clients
 from .clock import Clock
-from .cap_log import CapLog
-from .control import PolicyTurn, check_turns, control_actions, controller_label, controller_of, oracle, policy_turns, queue_order
+from .control import (
+    PolicyTurn,
+    check_turns,
+    control_actions,
+    controller_label,
+    controller_of,
+    oracle,
+    policy_turns,
+    queue_order,
+)
 from .errors import UserError
 from .fleet import Member, build_fleet, fleet_profiles, server_configs, server_frame
 from .observer import Reporter, Sampler

@@ -1,9 +1,10 @@
 """The run folder, in which everything about a run lies together, and back.
 
 ``config.yaml`` the resolved scenario, ``manifest.json`` where it comes from, ``summary.json`` the numbers,
-``requests.parquet``, ``servers.parquet``, ``timeline.parquet``, ``itl.parquet`` and ``caps.parquet`` the records (columns as in
-simcore/records.py; what did not happen is null), ``report.html`` the page, ``plots/*.svg``. A comparison's folder holds
-``config.yaml``, ``comparison.json``, ``report.html``, ``plots/`` and one run folder for each policy and seed.
+``requests.parquet``, ``servers.parquet``, ``timeline.parquet``, ``itl.parquet`` and ``caps.parquet`` the records
+(columns as in simcore/records.py; what did not happen is null), ``report.html`` the page, ``plots/*.svg``. A
+comparison's folder holds ``config.yaml``, ``comparison.json``, ``report.html``, ``plots/`` and one run folder for each
+policy and seed.
 """
 
 import json
@@ -255,4 +256,5 @@ def _read_manifest(path: Path) -> dict[str, object]:
 
 
 def _required_files() -> list[str]:
-    return ["summary.json", "manifest.json", "config.yaml", *(f"{name}.parquet" for name in _TABLES if name not in _ADDED_TABLES)]
+    tables = [f"{name}.parquet" for name in _TABLES if name not in _ADDED_TABLES]
+    return ["summary.json", "manifest.json", "config.yaml", *tables]

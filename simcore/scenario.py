@@ -193,7 +193,8 @@ class Scenario(_Section):
 def load_scenario(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
     """A bundled scenario by name, or one from a file, with ``a.b=value`` overrides applied. Raises UserError.
 
-    Files of policies and controllers, which are named relative to the scenario's, are named from where the process runs.
+    Files of policies and controllers, which are named relative to the scenario's, are named from where the process
+    runs.
     """
     file = ScenarioFile.find(name_or_path)
     for override in overrides:

@@ -59,9 +59,7 @@ class RouterSetup:
         limit, attempts = self.queue_limit, self.max_attempts
         if controller is None:
             return Router(self.servers, policy, order=order, queue_limit=limit, max_attempts=attempts)
-        return ControlledRouter(
-            self.servers, policy, controller, order=order, queue_limit=limit, max_attempts=attempts
-        )
+        return ControlledRouter(self.servers, policy, controller, order=order, queue_limit=limit, max_attempts=attempts)
 
 
 class EventLog:

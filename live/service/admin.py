@@ -43,7 +43,9 @@ class _PolicyChange(BaseModel):
 class Admin:
     """The handlers. A mistake is answered with 400 and changes nothing."""
 
-    def __init__(self, fleet: Fleet, connector: Connector, keys: Keys, seed: int, controller: Controller | None) -> None:
+    def __init__(
+        self, fleet: Fleet, connector: Connector, keys: Keys, seed: int, controller: Controller | None
+    ) -> None:
         self._fleet = fleet
         self._connector = connector
         self._keys = keys

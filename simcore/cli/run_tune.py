@@ -58,9 +58,7 @@ def carry_out(request: TuneRequest) -> bool:
     """Search and show; returns whether it was interrupted. Raises UserError and PolicyError."""
     started_at = datetime.now(UTC)
     scenario, maximize = _scenario(request), _maximize(request)
-    space = space_of(
-        scenario.policies[0], scenario.controller, tunes_controller=request.controller is not None
-    )
+    space = space_of(scenario.policies[0], scenario.controller, tunes_controller=request.controller is not None)
     check_experiment(scenario)
     _check_seeds(request)
     if request.objective in NEEDS_SLO and not scenario.slo.bounds():

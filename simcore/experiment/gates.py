@@ -22,6 +22,7 @@ SIGNS: Final[dict[str, Callable[[float, float], bool]]] = {
     "<=": operator.le,
 }
 
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """``metric`` compared with ``limit`` by ``sign``; where it holds, the gate fails."""

@@ -50,9 +50,7 @@ def latency_cdf(column: str, samples: Mapping[str, _Floats], limit_s: float | No
         )
 
 
-def timeline(
-    samples: pd.DataFrame, caps: pd.DataFrame, servers: Sequence[ServerSummary], duration_s: float
-) -> str:
+def timeline(samples: pd.DataFrame, caps: pd.DataFrame, servers: Sequence[ServerSummary], duration_s: float) -> str:
     """Running and queued requests and the share of KV tokens in use, over time; and the router's caps, where there are
     any.
 
