@@ -76,7 +76,7 @@ def search(
     if math.isnan(default.mean):
         raise UserError("the objective cannot be measured with the default parameters")
     distributions = {dimension.name: _distribution(dimension) for dimension in space.dimensions}
-    if all(distributions[name]._contains(value) for name, value in space.defaults().items()):
+    if all(dimension.holds_default for dimension in space.dimensions):
         study.add_trial(
             optuna.trial.create_trial(params=space.defaults(), distributions=distributions, value=default.mean)
         )

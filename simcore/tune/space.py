@@ -1,6 +1,6 @@
 """What is searched: the parameters that a policy and a controller declare, and a setting of them as specs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,13 @@ class Dimension:
     where: Span | tuple[str | bool | float, ...]
     whole: bool
     default: Any
+
+    @property
+    def holds_default(self) -> bool:
+        """Whether the default is among what is searched: a user's own class may look elsewhere."""
+        if isinstance(self.where, Span):
+            return self.where.low <= self.default <= self.where.high
+        return self.default in self.where
 
     def value(self, drawn: Any) -> Any:
         """What was drawn, with as many digits as are worth writing down."""
@@ -90,15 +97,15 @@ def space_of(policy: PolicySpec, controller: ControllerSpec | None, *, tunes_con
     return Space(Setting(policy, controller), tuple(dimensions))
 
 
-def _dimensions(known: Sequence[Parameter] | Any, given: Mapping[str, Any], *, of_controller: bool) -> list[Dimension]:
+def _dimensions(known: Iterable[Parameter], given: Mapping[str, Any], *, of_controller: bool) -> list[Dimension]:
     dimensions = []
     for parameter in known:
         if parameter.search is None or parameter.name in given:
             continue
         prefix = "controller." if of_controller else ""
         if isinstance(parameter.search, Mapping):
-            assert isinstance(parameter.default, Mapping) or parameter.default is None
-            defaults = parameter.default or {}
+            defaults = parameter.default
+            assert isinstance(defaults, Mapping)
             dimensions += [
                 Dimension(
                     f"{prefix}{parameter.name}.{key}",
