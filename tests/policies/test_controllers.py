@@ -1,12 +1,13 @@
 """Controllers by their definitions: worked examples, followed by hand."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.choices import request
 
-from policies import Parameter, PolicyError, Span, make_policy, policy_descriptions, policy_parameters
+from policies import Parameter, PolicyError, Span, make_policy, policy_class, policy_descriptions, policy_parameters
 from policies.controllers import (
     Cap,
     ControlledRouter,
@@ -166,14 +167,12 @@ def test_a_stale_report_counts_once() -> None:
 def test_kv_headroom_never_raises_above_the_configured_maximum() -> None:
     for configured, max_cap, ceiling in ((6, 100, 6), (None, 10, 10), (30, 10, 10)):
         controller, one = make("kv_headroom", increase=50, max_cap=max_cap), server(cap=configured)
-        highest = configured or 0
         for tick in range(20):
             report(one, tick + 0.5, 950 if tick % 5 == 1 else 10, running=9)
             for _, cap in controller.decide(float(tick) + 0.6, [one]):
                 assert cap is not None
-                highest = cap
+                assert cap <= ceiling
                 one.max_running_requests = cap
-            assert highest <= max(ceiling, configured or 0)
         assert one.max_running_requests == ceiling
 
 
@@ -230,7 +229,7 @@ def test_a_controller_is_told_what_its_router_sees() -> None:
         ("end", 2, "s0", 5.0, 9.0),
     ]
     router.on_arrival(10.0, request(3))
-    assert sorted(router.on_tick(11.0)) == sorted([Cap("s0", 0), Cap("s1", 1)]) or router.on_tick(11.0)
+    assert sorted(cap or 0 for _, cap in router.on_tick(11.0)) == [0, 1]
     assert {state.max_running_requests for state in router.servers.values()} == {1}, "the driver's to carry out"
 
 
@@ -314,7 +313,7 @@ def corners(parameters: list[Parameter]) -> list[dict[str, object]]:
             assert parameter.default in parameter.search
             ends = [parameter.search[0], parameter.search[-1]]
         else:
-            assert isinstance(parameter.default, dict)
+            assert isinstance(parameter.default, Mapping)
             assert parameter.search.keys() <= parameter.default.keys()
             ends = [{key: span.low for key, span in parameter.search.items()}, dict(parameter.default)]
         for values, end in zip(found, ends, strict=True):
@@ -332,8 +331,6 @@ def test_every_span_holds_its_default_and_its_ends_are_allowed() -> None:
 
 
 def test_nothing_is_searched_that_is_no_parameter() -> None:
-    from policies import policy_class
-
     for cls in [policy_class(policy.name) for policy in policy_descriptions()]:
         assert cls.search.keys() <= policy_parameters(cls.name).keys()
     for controller in controller_descriptions():

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from support.cli import sim, tiny
 from support.engine import fixed_lengths, flat_profile, fleet, replay, run, scenario
 
 from policies import PolicyError
@@ -115,7 +115,6 @@ def test_the_summary_and_the_plot_show_the_changes(tmp_path: Path) -> None:
     assert summary.controller == "aimd_ttft(target_s=0.05, interval_s=0.5)"
     assert [server.cap_changes for server in summary.servers] == [len(caps(result, name)) - 1 for name in ("s0", "s1")]
     drawn = timeline(result.timeline, result.caps, summary.servers, result.duration_s)
-    assert "the router's cap" in drawn or "router" in drawn
     free = run(overload(tmp_path, None))
     plain = timeline(free.timeline, free.caps, summarise(free, {}, 0.0).servers, free.duration_s)
     assert plain.count("axes_4") == 0
@@ -164,11 +163,8 @@ def test_a_controllers_file_is_named_relative_to_the_scenario(tmp_path: Path) ->
 
 
 def test_a_folder_from_before_caps_were_recorded_is_read(tmp_path: Path) -> None:
-    from support.cli import sim, tiny
-
     assert sim("--scenario", tiny(tmp_path), "--policy", "random", "--out", str(tmp_path / "out")).exit_code == 0
     (folder,) = (tmp_path / "out").iterdir()
     assert len(load_run(folder).result.caps) == 2
     (folder / "caps.parquet").unlink()
     assert load_run(folder).result.caps.empty
-    assert np.isnan(load_run(folder).result.caps["max_running_requests"].sum()) or True
