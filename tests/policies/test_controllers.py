@@ -128,7 +128,7 @@ def test_each_server_has_its_own_cap() -> None:
 def test_no_cap_is_below_the_least() -> None:
     controller, one = make("aimd_ttft", max_cap=4, min_cap=3), server()
     controller.decide(0.0, [one])
-    first_tokens(controller, one, [9.0], 4.0)
+    first_tokens(controller, one, [3.0], 4.0)
     assert controller.decide(5.0, [one]) == [Cap("s0", 3)]
     first_tokens(controller, one, [4.0], 9.5)
     assert controller.decide(10.0, [one]) == []
@@ -180,7 +180,8 @@ def test_a_server_that_leaves_is_forgotten() -> None:
     controller = make("kv_headroom", max_cap=10)
     controller.decide(0.0, [server("s0"), server("s1")])
     controller.decide(1.0, [server("s0")])
-    assert controller.decide(2.0, [server("s0"), server("s1", cap=3)]) == [], "s1 is new, with a cap of 3"
+    back = [server("s0", cap=10), server("s1")]
+    assert controller.decide(2.0, back) == [Cap("s1", 10)], "s1 is new, and has no cap yet"
 
 
 # -- the router --------------------------------------------------------------------------------------------------------
