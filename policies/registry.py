@@ -93,7 +93,7 @@ def policy_class(name: str) -> type[Policy]:
     """The class behind a registered name or a ``path/to/file.py:Class``. Raises PolicyError."""
     if name in _POLICIES:
         return _POLICIES[name]
-    found = class_from_file(name, Policy, ["choose"])
+    found = class_from_file(name, Policy, ["choose"])  # type: ignore[type-abstract]
     if found is not None:
         return found
     known = f"{', '.join(_POLICIES)}; or path/to/file.py:Class"

@@ -58,7 +58,7 @@ def controller_class(name: str) -> type[Controller]:
     """The class behind a registered name or a ``path/to/file.py:Class``. Raises PolicyError."""
     if name in _CONTROLLERS:
         return _CONTROLLERS[name]
-    found = class_from_file(name, Controller, ["decide"])
+    found = class_from_file(name, Controller, ["decide"])  # type: ignore[type-abstract]
     if found is not None:
         return found
     known = f"{', '.join(_CONTROLLERS)}; or path/to/file.py:Class"
