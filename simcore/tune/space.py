@@ -31,7 +31,7 @@ class Dimension:
     def holds_default(self) -> bool:
         """Whether the default is among what is searched: a user's own class may look elsewhere."""
         if isinstance(self.where, Span):
-            return self.where.low <= self.default <= self.where.high
+            return bool(self.where.low <= self.default <= self.where.high)
         return self.default in self.where
 
     def value(self, drawn: Any) -> Any:
@@ -91,7 +91,9 @@ def space_of(policy: PolicySpec, controller: ControllerSpec | None, *, tunes_con
         known = controller_parameters(controller.name).values()
         dimensions += _dimensions(known, controller.params, of_controller=True)
     if not dimensions:
-        who = f"policy {policy.label}" + (f" and controller {controller.label}" if tunes_controller else "")
+        who = f"policy {policy.label}"
+        if tunes_controller and controller is not None:
+            who += f" and controller {controller.label}"
         why = "every parameter that could be searched is given" if policy.params else "no parameter says where to look"
         raise UserError(f"{who}: there is nothing to tune: {why}")
     return Space(Setting(policy, controller), tuple(dimensions))
