@@ -44,7 +44,10 @@ class HeldBack:
             return f"Gain: {change}; {interval}."
         if self.loss:
             return f"Worse: {change}; {interval}. What the search found does not hold: keep the default."
-        return f"No gain: {change}; {interval}, which includes no difference. Keep the default."
+        return (
+            f"No gain shown: {change}; {interval}, which includes no difference. Keep the default, or test with more "
+            f"held-back seeds."
+        )
 
     def to_dict(self) -> dict[str, object]:
         """For ``tune.json``."""

@@ -168,8 +168,8 @@ def score(*values: float) -> Score:
     [
         ((0.79, 1.8, 2.81), False, "Gain: p99_ttft_s 2 -> 1.8 (-10.0%) on 3 held-back seeds; difference -0.2"),
         ((0.79, 1.8, 2.81), True, "Worse: "),
-        ((1.1, 1.9, 3.0), False, "No gain: "),
-        ((0.7, 1.8, 2.9), False, "No gain: "),
+        ((1.1, 1.9, 3.0), False, "No gain shown: "),
+        ((0.7, 1.8, 2.9), False, "No gain shown: "),
         ((1.1, 2.1, 3.11), True, "Gain: "),
     ],
 )
