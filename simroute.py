@@ -13,6 +13,7 @@ _COMMANDS = {
     "validate": "live.validation.cli:validate",
     "compare": "simcore.cli.compare:compare",
     "whatif": "simcore.cli.whatif:whatif",
+    "tune": "simcore.cli.tune:tune",
     "policies": "simcore.cli.lists:policies",
     "scenarios": "simcore.cli.lists:scenarios",
     "profile": "simcore.cli.profile:profile",

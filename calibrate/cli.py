@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
+from simcore.cli.duration import DurationOption
 from simcore.cli.group import EXIT_INTERRUPTED
-
-from .duration import DurationOption
 
 __all__ = ["calibrate"]
 

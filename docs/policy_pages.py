@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from policies import PolicyDescription, policy_descriptions
+from policies import PolicyDescription, Span, policy_descriptions
+from policies.parameters import Search
 
 __all__ = ["POLICY_PARTS"]
 
@@ -19,8 +20,12 @@ def page(policy: PolicyDescription) -> str:
         f"**When it hurts:** {_line(policy.hurts)}",
     ]
     if policy.parameters:
-        rows = [f"| `{p.name}` | {p.type} | `{p.default}` | {p.meaning} |" for p in policy.parameters]
-        sections.append("\n".join(["| parameter | type | default | meaning |", "|---|---|---|---|", *rows]))
+        rows = [
+            f"| `{p.name}` | {p.type} | `{p.default}` | {p.meaning} | {_searched(p.search)} |"
+            for p in policy.parameters
+        ]
+        headings = ["| parameter | type | default | meaning | tuned within |", "|---|---|---|---|---|"]
+        sections.append("\n".join([*headings, *rows]))
     needs = ", ".join(f"`{need}`" for need in policy.needs) or "nothing beyond the router's own counts"
     order = "" if policy.order == "fcfs" else f" Its queue order is `{policy.order}`, unless the scenario names one."
     sections += [
@@ -30,6 +35,18 @@ def page(policy: PolicyDescription) -> str:
         "[All policies](README.md)",
     ]
     return "\n\n".join(sections)
+
+
+def _searched(search: Search | None) -> str:
+    match search:
+        case None:
+            return ""
+        case Span(low, high, log):
+            return f"{low:g} to {high:g}{', by its logarithm' if log else ''}"
+        case tuple():
+            return ", ".join(f"`{choice}`" for choice in search)
+        case _:
+            return "; ".join(f"`{key}` {_searched(span)}" for key, span in search.items())
 
 
 def _line(text: str) -> str:

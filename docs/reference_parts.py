@@ -11,10 +11,11 @@ from scenario_tables import scenario_tables
 
 import simroute
 from policies import policy_descriptions
+from policies.controllers import controller_descriptions
 from policies.queue_orders import QUEUE_ORDERS
 from simcore.measures import measure_names
 from simcore.profile import ServiceProfile, bundled_profiles
-from simcore.records import ITL_DTYPES, REQUEST_DTYPES, SERVER_DTYPES, TIMELINE_DTYPES
+from simcore.records import CAP_DTYPES, ITL_DTYPES, REQUEST_DTYPES, SERVER_DTYPES, TIMELINE_DTYPES
 from simcore.scenario import Scenario, load_scenario
 from simcore.scenario_file import bundled_scenarios
 
@@ -56,6 +57,26 @@ def queue_orders() -> str:
     return _table(["order", "next is", "from"], rows)
 
 
+def controllers() -> str:
+    """The bundled controllers: definition, when each helps and hurts, parameters."""
+    parts = []
+    for controller in controller_descriptions():
+        rows = [
+            [f"`{parameter.name}`", parameter.type, f"`{parameter.default}`", _cell(parameter.meaning)]
+            for parameter in controller.parameters
+        ]
+        needs = ", ".join(f"`{need}`" for need in controller.needs) or "nothing that servers report"
+        parts += [
+            f"### `{controller.name}`",
+            controller.definition.replace("``", "`"),
+            f"**When it helps:** {_cell(controller.helps)}",
+            f"**When it hurts:** {_cell(controller.hurts)}",
+            _table(["parameter", "type", "default", "meaning"], rows),
+            f"Needs {needs}. Source: {controller.source}.",
+        ]
+    return "\n\n".join(parts)
+
+
 def scenarios() -> str:
     """The bundled scenarios."""
     names = bundled_scenarios()
@@ -82,6 +103,7 @@ def records() -> str:
         "servers.parquet": SERVER_DTYPES,
         "timeline.parquet": TIMELINE_DTYPES,
         "itl.parquet": ITL_DTYPES,
+        "caps.parquet": CAP_DTYPES,
     }
     rows = [
         [f"`{file}`", ", ".join(f"`{name}` {dtype}" for name, dtype in columns.items())]
@@ -103,6 +125,7 @@ REFERENCE_PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "policies beside": lambda: policies(""),
     "policies from the root": lambda: policies("docs/policies/"),
     "queue orders": queue_orders,
+    "controllers": controllers,
     "profiles": profiles,
     "records": records,
     "measures": measures,

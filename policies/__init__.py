@@ -2,13 +2,14 @@
 
 from .base import Policy, QueueOrder
 from .errors import PolicyError
+from .parameters import Parameter, Span
 from .registry import (
     PolicyDescription,
-    PolicyParameter,
     make_order,
     make_policy,
     policy_class,
     policy_descriptions,
+    policy_parameters,
 )
 from .views import ClusterView, Decision, Hold, Reject, RequestView, Route, ServerView
 
@@ -16,17 +17,19 @@ __all__ = [
     "ClusterView",
     "Decision",
     "Hold",
+    "Parameter",
     "Policy",
     "PolicyDescription",
     "PolicyError",
-    "PolicyParameter",
     "QueueOrder",
     "Reject",
     "RequestView",
     "Route",
     "ServerView",
+    "Span",
     "make_order",
     "make_policy",
     "policy_class",
     "policy_descriptions",
+    "policy_parameters",
 ]

@@ -7,6 +7,7 @@ from math import sqrt
 
 from .base import Policy
 from .least_loaded import in_flight_requests, least
+from .parameters import Span
 from .prefix_memory import PrefixAware, PrefixMemory
 from .views import ClusterView, RequestView, Route, ServerView
 
@@ -32,6 +33,10 @@ class AibrixPrefixCache(PrefixAware):
         "imbalance": "difference in requests in flight above which only the least loaded servers count",
         "stddev_factor": "standard deviations above the mean that a matching server may have in flight",
         "expire_s": "a prefix that a server was not sent for so long is forgotten",
+    }
+    search = {  # noqa: RUF012
+        "imbalance": Span(1, 64, log=True),
+        "stddev_factor": Span(0, 4),
     }
 
     def __init__(
@@ -78,6 +83,9 @@ class Throughput(Policy):
     summary = "the server whose requests have the fewest tokens on average, prompts counting double"
     source = "AIBrix throughput.go"
     parameters = {"prompt_weight": "answer tokens that a prompt token counts as"}  # noqa: RUF012
+    search = {  # noqa: RUF012
+        "prompt_weight": Span(0.1, 10, log=True),
+    }
     needs = frozenset({"expected_output_tokens"})
 
     def __init__(self, rng: random.Random, prompt_weight: float = 2.0) -> None:

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
+from .parameters import Search
 from .views import ClusterView, Decision, RequestView, ServerView
 
 __all__ = ["Policy", "QueueOrder"]
@@ -30,8 +31,9 @@ class Policy(ABC):
     """Chooses a server for a request. Subclass it, implement ``choose``, and override the hooks you need.
 
     Constructor parameters after ``rng`` are the policy's parameters: keyword arguments with an annotation and a
-    default, explained in ``parameters``. Time comes as an argument, randomness from ``rng``; a policy that reads a
-    clock or a global generator would decide differently in simulation and live.
+    default, explained in ``parameters``; ``search`` says where `simroute tune` looks for them. Time comes as an
+    argument, randomness from ``rng``; a policy that reads a clock or a global generator would decide differently in
+    simulation and live.
 
     needs    RequestView and ServerView fields that must be there; a run whose scenario or servers cannot provide one
              is refused at the start. A policy whose parameters decide it sets it in its constructor.
@@ -42,6 +44,7 @@ class Policy(ABC):
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
     parameters: ClassVar[Mapping[str, str]] = {}
+    search: ClassVar[Mapping[str, Search]] = {}
     needs: frozenset[str] = frozenset()
     order: type[QueueOrder] | None = None
 

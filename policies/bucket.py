@@ -6,6 +6,7 @@ from collections import defaultdict, deque
 
 from .base import Policy
 from .least_loaded import least
+from .parameters import Span
 from .views import ClusterView, RequestView, Route, ServerView
 
 __all__ = ["Bucket"]
@@ -32,6 +33,11 @@ class Bucket(Policy):
         "balance_abs_threshold": "difference in tokens sent from which servers may count as uneven",
         "balance_rel_threshold": "and their ratio",
         "adjust_interval_s": "time between two cuts, and over which tokens count",
+    }
+    search = {  # noqa: RUF012
+        "balance_abs_threshold": Span(1, 1024, log=True),
+        "balance_rel_threshold": Span(1.05, 4, log=True),
+        "adjust_interval_s": Span(1, 30, log=True),
     }
 
     def __init__(

@@ -3,6 +3,7 @@
 import random
 
 from .least_loaded import in_flight_requests, least
+from .parameters import Span
 from .prefix_memory import PrefixAware, PrefixMemory
 from .views import PREFIX_BLOCK_TOKENS, ClusterView, RequestView, Route, ServerView
 
@@ -36,6 +37,11 @@ class CacheAware(PrefixAware):
         "balance_rel_threshold": "and their ratio",
         "max_tree_tokens": "tokens remembered for each server",
         "eviction_interval_s": "time between two looks at that bound",
+    }
+    search = {  # noqa: RUF012
+        "cache_threshold": Span(0.05, 0.95),
+        "balance_abs_threshold": Span(1, 256, log=True),
+        "balance_rel_threshold": Span(1.05, 4, log=True),
     }
 
     def __init__(

@@ -8,6 +8,7 @@ from math import exp
 from .active_blocks import ActiveBlocks, blocks_of
 from .base import Policy
 from .least_loaded import in_flight_requests, least
+from .parameters import Span
 from .prefix_memory import PrefixAware, PrefixMemory
 from .views import PREFIX_BLOCK_TOKENS, ClusterView, RequestView, Route, ServerView
 
@@ -43,6 +44,12 @@ class DynamoKv(PrefixAware):
         "temperature": "0: the least cost; more: the more at random",
         "event_delay_s": "how long a cache event is under way",
         "ttl_s": "a prefix not used for so long is forgotten",
+    }
+    search = {  # noqa: RUF012
+        "overlap_credit": Span(0, 1),
+        "prefill_load_scale": Span(0.1, 4, log=True),
+        "active_request_weight": Span(0, 64),
+        "temperature": Span(0, 1),
     }
 
     def __init__(

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from .online_line import OnlineLine
+from .parameters import Span
 from .prefix_memory import PrefixMemory
 from .views import ClusterView, Decision, RequestView, ServerView
 from .wrapping import Wrapping
@@ -33,6 +34,11 @@ class PrefixAffinity(Wrapping):
         "max_ttft_penalty_s": "how much later the first token may be there; 0: however late",
         "prefill_tps": "tokens/s that a server prefills at most",
         "cache_tokens": "tokens remembered for each server",
+    }
+    search = {  # noqa: RUF012
+        "threshold": Span(0.2, 1),
+        "explore": Span(0, 0.2),
+        "max_ttft_penalty_s": Span(0.1, 20, log=True),
     }
     needs = frozenset({"prefix_hashes", "expected_output_tokens"})
 
@@ -95,6 +101,9 @@ class LocalFirst(Wrapping):
         "policy": "who chooses among the servers that are left",
         "params": "its parameters",
         "max_wait_s": "predicted time to first token from which remote servers are used",
+    }
+    search = {  # noqa: RUF012
+        "max_wait_s": Span(0.1, 20, log=True),
     }
 
     def __init__(

@@ -5,6 +5,7 @@ import random
 from .base import Policy
 from .hash_ring import HashRing
 from .least_loaded import in_flight_requests, least
+from .parameters import Span
 from .views import PREFIX_BLOCK_TOKENS, ClusterView, RequestView, Route
 
 __all__ = ["ConsistentHashing", "PrefixHash"]
@@ -26,6 +27,9 @@ class ConsistentHashing(Policy):
     summary = "the session's place on a hash ring; at random without a session"
     source = "SMG consistent_hashing.rs, hash_ring.rs"
     parameters = {"virtual_nodes": "places of each server on the ring"}  # noqa: RUF012
+    search = {  # noqa: RUF012
+        "virtual_nodes": Span(10, 1000, log=True),
+    }
 
     def __init__(self, rng: random.Random, virtual_nodes: int = 150) -> None:
         super().__init__(rng)
@@ -58,6 +62,10 @@ class PrefixHash(Policy):
         "prefix_tokens": "tokens of the prompt's beginning that are hashed, in blocks of 64",
         "load_factor": "how much more than the mean load a server may have",
         "virtual_nodes": "places of each server on the ring",
+    }
+    search = {  # noqa: RUF012
+        "prefix_tokens": Span(64, 2048, log=True),
+        "load_factor": Span(1.02, 3, log=True),
     }
     needs = frozenset({"prefix_hashes"})
 

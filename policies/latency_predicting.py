@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from .errors import PolicyError
 from .online_line import OnlineLine
+from .parameters import Span
 from .prefix_memory import PrefixAware, PrefixMemory
 from .views import PREFIX_BLOCK_TOKENS, ClusterView, RequestView, Route, ServerView
 
@@ -57,6 +58,11 @@ class LatencyPredicting(PrefixAware):
         "strategy": "least or most: which headroom is preferred among servers that meet the SLO",
         "explore_share": "requests sent to servers that are not predicted to meet it, while others are",
         "cache_tokens": "tokens remembered for each server",
+    }
+    search = {  # noqa: RUF012
+        "ttft_weight": Span(0.05, 4, log=True),
+        "strategy": ("least", "most"),
+        "explore_share": Span(0, 0.1),
     }
     needs = frozenset({"prefix_hashes", "running_requests", "mean_tpot_s"})
 

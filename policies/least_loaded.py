@@ -94,6 +94,9 @@ class PowerOfTwo(Policy):
     summary = "the less loaded of two servers drawn at random"
     source = "Mitzenmacher 2001; SMG power_of_two.rs"
     parameters = {"by": "what is compared: requests (in flight) or kv (the share of KV tokens in use)"}  # noqa: RUF012
+    search = {  # noqa: RUF012
+        "by": ("requests", "kv"),
+    }
 
     def __init__(self, rng: random.Random, by: str = "requests") -> None:
         super().__init__(rng)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from .errors import PolicyError, did_you_mean
 from .least_loaded import least
 from .llmd_scorers import SCORERS
+from .parameters import Span
 from .prefix_memory import PrefixAware, PrefixMemory
 from .views import ClusterView, RequestView, Route, ServerView
 
@@ -41,6 +42,9 @@ class LlmD(PrefixAware):
         "scorers": f"weight of each scorer, of {', '.join(SCORERS)} and context_length",
         "context_ranges": "for context_length: each server's least and most prompt tokens, by its id",
         "cache_tokens": "tokens remembered for each server",
+    }
+    search = {  # noqa: RUF012
+        "scorers": {"prefix": Span(0.1, 10, log=True), "queue": Span(0.1, 10, log=True), "kv": Span(0.1, 10, log=True)},
     }
     needs = frozenset()
 

@@ -4,6 +4,7 @@ import random
 
 from .base import Policy
 from .least_loaded import least
+from .parameters import Span
 from .views import ClusterView, RequestView, Route, ServerView
 
 __all__ = ["ParameterAware"]
@@ -30,6 +31,10 @@ class ParameterAware(Policy):
     parameters = {  # noqa: RUF012
         "queue_weight": "weight of the time that work ahead takes, against the request's own latency",
         "credit_weight": "how much of a running request one sent since the last report counts",
+    }
+    search = {  # noqa: RUF012
+        "queue_weight": Span(0.1, 10, log=True),
+        "credit_weight": Span(0, 2),
     }
     needs = frozenset(
         {

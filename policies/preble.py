@@ -4,6 +4,7 @@ import random
 from collections import defaultdict, deque
 
 from .least_loaded import least
+from .parameters import Span
 from .prefix_memory import PrefixAware, PrefixMemory
 from .views import PREFIX_BLOCK_TOKENS, ClusterView, RequestView, Route, ServerView
 
@@ -32,6 +33,11 @@ class PrebleE2(PrefixAware):
         "prefill_s_per_token": "time to prefill a token",
         "decode_s_per_token": "time to decode a token of an answer",
         "max_tree_tokens": "tokens remembered for each server",
+    }
+    search = {  # noqa: RUF012
+        "exploit_above": Span(0.1, 0.95),
+        "window_s": Span(10, 600, log=True),
+        "decode_s_per_token": Span(0.001, 0.5, log=True),
     }
     needs = frozenset({"prefix_hashes", "expected_output_tokens"})
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from .base import Policy
 from .least_loaded import kv_use, least
+from .parameters import Span
 from .views import ClusterView, RequestView, Route, ServerView
 
 __all__ = ["LeastKv", "LeastLoad", "VllmScore"]
@@ -24,6 +25,9 @@ class VllmScore(Policy):
     summary = "least 4 * queued + running, as reported, with what was sent since as queued"
     source = "vLLM v1/engine/core_client.py, DPLBAsyncMPClient"
     parameters = {"queued_weight": "running requests that a queued one counts as"}  # noqa: RUF012
+    search = {  # noqa: RUF012
+        "queued_weight": Span(0.5, 32, log=True),
+    }
     needs = frozenset({"running_requests", "queued_requests"})
 
     def __init__(self, rng: random.Random, queued_weight: float = 4.0) -> None:
@@ -78,6 +82,10 @@ class LeastLoad(Policy):
         "kv_pressure_weight": "seconds that k/(1-k) = 1, a half full KV cache, counts as",
         "mean_prefill_tokens": "tokens of a queued request",
         "default_throughput": "tokens/s of a server that reports none",
+    }
+    search = {  # noqa: RUF012
+        "kv_pressure_weight": Span(0.01, 5, log=True),
+        "mean_prefill_tokens": Span(64, 16384, log=True),
     }
     needs = frozenset({"queued_requests", "kv_tokens_used", "kv_tokens_capacity", "throughput_tps"})
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from .errors import PolicyError
 from .least_loaded import kv_use
+from .parameters import Span
 from .views import ClusterView, Decision, Hold, Reject, RequestView, ServerView
 from .wrapping import Wrapping
 
@@ -53,6 +54,10 @@ class UtilizationGate(SaturationGate):
         "kv_threshold": "KV use of a full server",
         "stale_s": "age from which a report counts as that of a full server",
     }
+    search = {  # noqa: RUF012
+        "queue_threshold": Span(1, 64, log=True),
+        "kv_threshold": Span(0.5, 1),
+    }
     needs = frozenset({"queued_requests", "kv_tokens_used", "kv_tokens_capacity"})
 
     def __init__(
@@ -95,6 +100,9 @@ class ConcurrencyGate(SaturationGate):
         "params": "its parameters",
         "action": "what becomes of requests while there is none: hold or reject",
         "max_concurrency": "requests in flight a server, on average, from which the fleet is full",
+    }
+    search = {  # noqa: RUF012
+        "max_concurrency": Span(4, 512, log=True),
     }
 
     def __init__(

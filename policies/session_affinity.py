@@ -32,6 +32,9 @@ class SessionAffinity(Policy):
         "max_idle_s": "what was idle for so long is forgotten",
         "eviction_interval_s": "time between two looks for idle sessions",
     }
+    search = {  # noqa: RUF012
+        "assign": ("random", "min_load", "min_group"),
+    }
 
     def __init__(
         self,

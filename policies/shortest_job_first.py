@@ -5,6 +5,7 @@ from collections import defaultdict
 
 from .base import Policy
 from .least_loaded import least
+from .parameters import Span
 from .queue_orders import ShortestJobFirst as ShortestJobFirstOrder
 from .views import ClusterView, RequestView, Route, ServerView
 
@@ -25,6 +26,9 @@ class ShortestJobFirst(Policy):
     summary = "shortest expected output goes next, to the server that owes the least work"
     source = "Schrage 1968 (SRPT); queue orders of Dynamo and llm-d"
     parameters = {"prompt_weight": "work of one prompt token in decode steps"}  # noqa: RUF012
+    search = {  # noqa: RUF012
+        "prompt_weight": Span(0.001, 0.5, log=True),
+    }
     needs = frozenset({"expected_output_tokens"})
     order = ShortestJobFirstOrder
 

@@ -5,6 +5,7 @@ from bisect import bisect_left, insort
 from collections import deque
 
 from .base import Policy
+from .parameters import Span
 from .views import ClusterView, RequestView, Route, ServerView
 
 __all__ = ["Vtc"]
@@ -35,6 +36,10 @@ class Vtc(Policy):
         "output_weight": "what an answer's token counts as",
         "window_s": "tokens used within it count",
         "min_bucket": "tokens from one server to the next, at least",
+    }
+    search = {  # noqa: RUF012
+        "fairness_weight": Span(0, 4),
+        "max_load": Span(10, 400, log=True),
     }
     needs = frozenset({"expected_output_tokens"})
 

@@ -1,4 +1,4 @@
-"""The policies of a run: the one that it begins with, and those that the scenario's ``control`` switches to."""
+"""What decides in a run: the policy that it begins with, those that ``control`` switches to, and what changes caps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,12 +6,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies import Policy, QueueOrder, make_order, make_policy
+from policies.controllers import FixedSchedule
 from policies.needs import check_needs
 from policies.queue_orders import FirstComeFirstServed
 
-from .scenario import ControlAction, PolicySpec, Scenario
+from .scenario import ControlAction, ControllerSpec, PolicySpec, Scenario
 
-__all__ = ["PolicyTurn", "check_turns", "control_actions", "oracle", "policy_turns", "queue_order"]
+__all__ = [
+    "PolicyTurn",
+    "check_turns",
+    "control_actions",
+    "controller_label",
+    "controller_of",
+    "oracle",
+    "policy_turns",
+    "queue_order",
+]
 
 _ORACLES = {"exact": "oracle", "noisy": "noisy oracle"}
 
@@ -35,9 +45,33 @@ def policy_turns(scenario: Scenario, first: PolicySpec, seed: np.random.SeedSequ
 
 
 def control_actions(scenario: Scenario, turns: Sequence[PolicyTurn]) -> list[tuple[ControlAction, PolicyTurn | None]]:
-    """Each action with the turn that it begins, where it begins one; ``turns`` as ``policy_turns`` gives them."""
+    """Each action but those on caps, with the turn that it begins, where it begins one; ``turns`` as ``policy_turns``
+    gives them."""
     later = iter(turns[1:])
-    return [(action, next(later) if action.policy is not None else None) for action in scenario.control]
+    return [
+        (action, next(later) if action.policy is not None else None)
+        for action in scenario.control
+        if not action.changes_cap
+    ]
+
+
+def controller_of(scenario: Scenario) -> ControllerSpec | None:
+    """What decides on caps while the scenario runs: its controller, or a schedule of what ``control`` says of them."""
+    if scenario.controller is not None:
+        return scenario.controller
+    caps = [
+        [action.at_s, action.server or "all", action.max_running_requests]
+        for action in scenario.control
+        if action.changes_cap
+    ]
+    return ControllerSpec(name=FixedSchedule.name, params={"caps": caps}) if caps else None
+
+
+def controller_label(scenario: Scenario) -> str:
+    """How results call what decides on caps; empty where nothing does."""
+    if scenario.controller is not None:
+        return scenario.controller.label
+    return "control" if controller_of(scenario) is not None else ""
 
 
 def queue_order(scenario: Scenario, policy: Policy) -> QueueOrder:

@@ -8,13 +8,24 @@ from contextlib import contextmanager
 import numpy as np
 
 from policies import Policy, PolicyError
+from policies.controllers import ControlledRouter, Controller, check_controller_needs, make_controller
 from policies.ledger import ServerReport
 from policies.needs import needs_reports
 from policies.router import Abort, Action, Dispatch, Fail, Refuse, Router
 
+from .cap_log import CapLog
 from .clients import Clients
 from .clock import Clock
-from .control import PolicyTurn, check_turns, control_actions, oracle, policy_turns, queue_order
+from .control import (
+    PolicyTurn,
+    check_turns,
+    control_actions,
+    controller_label,
+    controller_of,
+    oracle,
+    policy_turns,
+    queue_order,
+)
 from .errors import UserError
 from .fleet import Member, build_fleet, fleet_profiles, server_configs, server_frame
 from .observer import Reporter, Sampler
@@ -75,6 +86,8 @@ def simulate(
         interrupted=interrupted,
         warnings=_warnings(members),
         oracle=simulation.oracle,
+        caps=simulation.caps.frame(),
+        controller=simulation.controller_label,
     )
 
 
@@ -101,15 +114,20 @@ class _Simulation:
         turns = policy_turns(scenario, spec, policy_seed)
         policies = [turn.make() for turn in turns]
         self.clock = Clock()
+        given = controller_of(scenario)
+        controller = make_controller(given.name, given.params) if given is not None else None
+        self.controller_label = controller_label(scenario)
         self.wants_first_tokens = any(type(policy).on_first_token is not Policy.on_first_token for policy in policies)
-        self._polled = any(map(needs_reports, policies))
+        self.wants_first_tokens |= controller is not None and controller.sees_first_tokens
+        self._polled = any(map(needs_reports, policies)) or bool(controller and controller.needs)
         self.members = build_fleet(
             self.clock, self, profiles, server_seed, exact_steps=exact_steps, reported=self._polled
         )
         self.recorder = RequestRecorder(workload, profiles[0].model)
         self._by_id = {member.server.server_id: member for member in self.members}
         self._egress_s = {member.server.server_id: member.egress_s for member in self.members}
-        self._router = _router(scenario, policies[0], self.members)
+        self._router = _router(scenario, policies[0], self.members, controller)
+        self.caps = CapLog(self._router.servers)
         self._clients = Clients(self.clock, workload, self._send)
         self._requests = RequestFaces(scenario, workload, profiles[0].model, policies)
         self._flights: dict[int, ServerRequest] = {}
@@ -128,9 +146,7 @@ class _Simulation:
         )
         self._held_since: float | None = None
         self._patience_s = _MAX_HOLDING_REPORTS * scenario.router.report_interval_s if self._polled else 0.0
-        self._actions_left = len(scenario.control)
-        for action, turn in control_actions(scenario, turns):
-            self.clock.at(action.at_s, self._on_control, (action, turn))
+        self._schedule(control_actions(scenario, turns), controller)
 
     def run(self) -> bool:
         """From time 0 to the end of the last request; returns whether it was interrupted."""
@@ -141,6 +157,16 @@ class _Simulation:
         except KeyboardInterrupt:
             return True
         return False
+
+    def _schedule(self, actions: list[tuple[ControlAction, PolicyTurn | None]], controller: Controller | None) -> None:
+        moments = controller.moments if controller is not None else ()
+        self._actions_left = len(actions) + len(moments)
+        for moment in moments:
+            self.clock.at(moment, self._on_moment)
+        for action, turn in actions:
+            self.clock.at(action.at_s, self._on_control, (action, turn))
+        if controller is not None and controller.interval_s is not None:
+            self.clock.at(0.0, self._on_interval, controller.interval_s)
 
     # -- from the clients ----------------------------------------------------------------------------------------
 
@@ -239,10 +265,21 @@ class _Simulation:
             self._act(router.switch_policy(now, policy, queue_order(self._scenario, policy)), now)
             return
         for server_id in [action.server] if action.server else list(self._by_id):
-            if action.draining is not None:
-                self._act(router.set_health(now, server_id, not action.draining), now)
-            else:
-                self._act(router.set_cap(now, server_id, action.max_running_requests), now)
+            self._act(router.set_health(now, server_id, not action.draining), now)
+
+    def _on_moment(self, now: float, _: None) -> None:
+        self._actions_left -= 1
+        self._set_caps(now)
+
+    def _on_interval(self, now: float, interval_s: float) -> None:
+        self._set_caps(now)
+        self.clock.at(now + interval_s, self._on_interval, interval_s)
+
+    def _set_caps(self, now: float) -> None:
+        assert isinstance(self._router, ControlledRouter)
+        for server_id, cap in self._router.on_tick(now):
+            self.caps.add(now, server_id, cap)
+            self._act(self._router.set_cap(now, server_id, cap), now)
 
     def _watch(self, now: float) -> None:
         """A policy that holds the queue is asked again when something happens; if nothing can, the run would not
@@ -271,10 +308,13 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _router(scenario: Scenario, policy: Policy, members: list[Member]) -> Router:
-    spec = scenario.router
+def _router(scenario: Scenario, policy: Policy, members: list[Member], controller: Controller | None) -> Router:
+    limit, order = scenario.router.queue_limit, queue_order(scenario, policy)
     servers = server_configs(scenario, [member.profile.model for member in members])
-    return Router(servers, policy, order=queue_order(scenario, policy), queue_limit=spec.queue_limit)
+    if controller is None:
+        return Router(servers, policy, order=order, queue_limit=limit)
+    check_controller_needs(controller, set())
+    return ControlledRouter(servers, policy, controller, order=order, queue_limit=limit)
 
 
 def _sample_interval_s(workload: Workload) -> float:

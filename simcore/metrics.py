@@ -142,6 +142,7 @@ def summarise(result: RunResult, slo: Mapping[str, float | None], warmup_s: floa
         servers=servers,
         warnings=[*result.warnings, *_own_warnings(len(measured), len(finished), warmup_s)],
         oracle=result.oracle,
+        controller=result.controller,
     )
 
 
@@ -170,6 +171,7 @@ def _servers(result: RunResult) -> list[ServerSummary]:
     tokens = requests.groupby("server_id")[["prompt_tokens", "cached_tokens", "output_tokens"]].sum().to_dict("index")
     dispatched = requests["server_id"].value_counts().to_dict()
     finished = requests.loc[requests["status"] == "finished", "server_id"].value_counts().to_dict()
+    caps = result.caps["server_id"].value_counts().to_dict()
     none = {"prompt_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
     return [
         _server(
@@ -178,13 +180,19 @@ def _servers(result: RunResult) -> list[ServerSummary]:
             int(dispatched.get(row["server_id"], 0)),
             int(finished.get(row["server_id"], 0)),
             {str(name): int(value) for name, value in tokens.get(row["server_id"], none).items()},
+            max(int(caps.get(row["server_id"], 0)) - 1, 0),
         )
         for row in result.servers.to_dict("records")
     ]
 
 
 def _server(
-    row: Mapping[Hashable, object], duration_s: float, dispatched: int, finished: int, tokens: Mapping[str, int]
+    row: Mapping[Hashable, object],
+    duration_s: float,
+    dispatched: int,
+    finished: int,
+    tokens: Mapping[str, int],
+    cap_changes: int,
 ) -> ServerSummary:
     number = {name: value for name, value in row.items() if isinstance(value, int | float)}
     return ServerSummary(
@@ -206,6 +214,7 @@ def _server(
         kv_tokens_capacity=int(number["kv_tokens_capacity"]),
         peak_running=int(number["peak_running"]),
         max_running_requests=int(number["max_running_requests"]),
+        cap_changes=cap_changes,
     )
 
 

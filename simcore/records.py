@@ -1,11 +1,12 @@
 """What a run leaves behind, the same whether its world was simulated or real."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import pandas as pd
 
 __all__ = [
+    "CAP_DTYPES",
     "ITL_DTYPES",
     "REQUEST_DTYPES",
     "SERVER_DTYPES",
@@ -79,6 +80,10 @@ TIMELINE_DTYPES = {
 }
 """Columns of ``RunResult.timeline``: samples of each server's state; ``in_flight`` is the router's own count."""
 
+CAP_DTYPES = {"t_s": "float64", "server_id": "str", "max_running_requests": "float64"}
+"""Columns of ``RunResult.caps``: the router's cap on a server from that time on, NaN for none; first that of each
+server at the start, then every change that ``control`` or the controller made."""
+
 ITL_DTYPES = {"gap_s": "float64", "count": "int64"}
 """Columns of ``RunResult.itl``: gaps between consecutive tokens of one request, as a weighted sample."""
 
@@ -89,7 +94,7 @@ class RunResult:
 
     ``duration_s`` is the run's own clock at its end, ``wall_s`` what it took to compute; ``interrupted`` says that the
     user stopped it and that the requests marked ``unfinished`` were still under way. ``oracle`` is not empty where the
-    policy saw true lengths of answers.
+    policy saw true lengths of answers; ``controller`` names what changed caps.
     """
 
     scenario: str
@@ -105,3 +110,5 @@ class RunResult:
     interrupted: bool
     warnings: list[str]
     oracle: str = ""
+    caps: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(CAP_DTYPES)).astype(CAP_DTYPES))
+    controller: str = ""

@@ -1,9 +1,10 @@
 """The run folder, in which everything about a run lies together, and back.
 
 ``config.yaml`` the resolved scenario, ``manifest.json`` where it comes from, ``summary.json`` the numbers,
-``requests.parquet``, ``servers.parquet``, ``timeline.parquet`` and ``itl.parquet`` the records (columns as in
-simcore/records.py; what did not happen is null), ``report.html`` the page, ``plots/*.svg``. A comparison's folder holds
-``config.yaml``, ``comparison.json``, ``report.html``, ``plots/`` and one run folder for each policy and seed.
+``requests.parquet``, ``servers.parquet``, ``timeline.parquet``, ``itl.parquet`` and ``caps.parquet`` the records
+(columns as in simcore/records.py; what did not happen is null), ``report.html`` the page, ``plots/*.svg``. A
+comparison's folder holds ``config.yaml``, ``comparison.json``, ``report.html``, ``plots/`` and one run folder for each
+policy and seed.
 """
 
 import json
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from simcore.errors import UserError
 from simcore.manifest import MANIFEST_SCHEMA_VERSION, Manifest
-from simcore.records import ITL_DTYPES, REQUEST_DTYPES, SERVER_DTYPES, TIMELINE_DTYPES, RunResult
+from simcore.records import CAP_DTYPES, ITL_DTYPES, REQUEST_DTYPES, SERVER_DTYPES, TIMELINE_DTYPES, RunResult
 from simcore.report.comparison import Comparison, MeasuredRun, compare
 from simcore.report.html import comparison_page, comparison_plots, run_page, run_plots
 from simcore.staging import slug, staged_folder
@@ -50,7 +51,11 @@ _TABLES: Final = {
     "servers": SERVER_DTYPES,
     "timeline": TIMELINE_DTYPES,
     "itl": ITL_DTYPES,
+    "caps": CAP_DTYPES,
 }
+_ADDED_TABLES: Final = ("caps",)
+"""Tables that runs of earlier versions lack; empty there."""
+
 _ARROW_TYPES: Final = {"int64": pa.int64(), "float64": pa.float64(), "str": pa.string()}
 
 
@@ -167,6 +172,7 @@ def load_run(path: Path) -> StoredRun:
         interrupted=summary.interrupted,
         warnings=list(summary.warnings),
         oracle=summary.oracle,
+        controller=summary.controller,
         **tables,
     )
     return StoredRun(path, result, summary, manifest, (path / "config.yaml").read_text(encoding="utf-8"))
@@ -204,6 +210,8 @@ def _write_table(path: Path, frame: pd.DataFrame, dtypes: Mapping[str, str]) -> 
 
 
 def _read_table(path: Path, dtypes: Mapping[str, str]) -> pd.DataFrame:
+    if path.stem in _ADDED_TABLES and not path.is_file():
+        return pd.DataFrame(columns=list(dtypes)).astype(dict(dtypes))
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
@@ -248,4 +256,5 @@ def _read_manifest(path: Path) -> dict[str, object]:
 
 
 def _required_files() -> list[str]:
-    return ["summary.json", "manifest.json", "config.yaml", *(f"{name}.parquet" for name in _TABLES)]
+    tables = [f"{name}.parquet" for name in _TABLES if name not in _ADDED_TABLES]
+    return ["summary.json", "manifest.json", "config.yaml", *tables]

@@ -24,6 +24,7 @@ from .workload import WorkloadSpec
 
 __all__ = [
     "ControlAction",
+    "ControllerSpec",
     "PolicySpec",
     "RouterSpec",
     "Scenario",
@@ -96,6 +97,10 @@ class PolicySpec(_Section):
         return f"{name}({', '.join(f'{key}={value}' for key, value in self.params.items())})"
 
 
+class ControllerSpec(PolicySpec):
+    """A controller with its parameters. In YAML also just the name."""
+
+
 class ControlAction(_Section):
     """One change while requests run: the router's cap on a server, whether it gets requests, or the policy."""
 
@@ -108,6 +113,11 @@ class ControlAction(_Section):
     """true: no more requests go there, and those it has end; false: it takes requests again."""
     policy: PolicySpec | None = None
     """Decides from then on; requests that wait or run stay."""
+
+    @property
+    def changes_cap(self) -> bool:
+        """Whether it is the cap that changes: to null, as well."""
+        return "max_running_requests" in self.model_fields_set
 
     @model_validator(mode="after")
     def _one_change(self) -> Self:
@@ -151,6 +161,8 @@ class Scenario(_Section):
     )
     slo: Slo = Slo()
     control: tuple[ControlAction, ...] = ()
+    controller: ControllerSpec | None = None
+    """What changes the router's caps by what it sees of the servers; not given: nothing but ``control``."""
 
     _base_dir: Path = PrivateAttr(default_factory=Path)
 
@@ -170,11 +182,19 @@ class Scenario(_Section):
                 raise ValueError(f"{index}.server: no server {action.server!r}; there are s0 to s{count - 1}")
         return control
 
+    @field_validator("controller")
+    @classmethod
+    def _one_decides_on_caps(cls, controller: ControllerSpec | None, info: ValidationInfo) -> ControllerSpec | None:
+        if controller is not None and any(action.changes_cap for action in info.data.get("control", ())):
+            raise ValueError("control changes caps, too: leave one of them out, or use the controller fixed_schedule")
+        return controller
+
 
 def load_scenario(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
     """A bundled scenario by name, or one from a file, with ``a.b=value`` overrides applied. Raises UserError.
 
-    Files of policies, which are named relative to the scenario's, are named from where the process runs.
+    Files of policies and controllers, which are named relative to the scenario's, are named from where the process
+    runs.
     """
     file = ScenarioFile.find(name_or_path)
     for override in overrides:
@@ -184,7 +204,10 @@ def load_scenario(name_or_path: str, overrides: Sequence[str] = ()) -> Scenario:
     policies = tuple(
         policy.model_copy(update={"name": policy_from_here(policy.name, file.base_dir)}) for policy in scenario.policies
     )
-    return scenario.model_copy(update={"policies": policies})
+    controller = scenario.controller
+    if controller is not None:
+        controller = controller.model_copy(update={"name": policy_from_here(controller.name, file.base_dir)})
+    return scenario.model_copy(update={"policies": policies, "controller": controller})
 
 
 def json_schema() -> dict[str, Any]:

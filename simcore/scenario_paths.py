@@ -13,15 +13,18 @@ def policy_from_here(name: str, base_dir: Path) -> str:
 
 
 def with_absolute_paths(document: Mapping[str, Any], base_dir: Path) -> dict[str, Any]:
-    """A dumped scenario with its profiles, tables and traces named from the root, and its policies' files, which are
-    relative to where the process runs. A trace's path that begins with a variable stays: it is good anywhere."""
-    policies = [
-        {**policy, "name": str(Path(policy["name"]).absolute()) if ".py:" in policy["name"] else policy["name"]}
-        for policy in document["policies"]
-    ]
+    """A dumped scenario with its profiles, tables and traces named from the root, and the files of its policies and
+    its controller, which are relative to where the process runs. A trace's path that begins with a variable stays: it
+    is good anywhere."""
+    policies = [_named_from_root(policy) for policy in document["policies"]]
+    controller = document["controller"] and _named_from_root(document["controller"])
     absolute = _absolute(document, base_dir)
     assert isinstance(absolute, dict)
-    return {**absolute, "policies": policies}
+    return {**absolute, "policies": policies, "controller": controller}
+
+
+def _named_from_root(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {**spec, "name": str(Path(spec["name"]).absolute()) if ".py:" in spec["name"] else spec["name"]}
 
 
 def _absolute(value: Any, base_dir: Path, key: str = "") -> Any:

@@ -41,7 +41,8 @@ class ServerSummary:
     """What one server did in the whole run, warm-up included, as a server's counters know no warm-up.
 
     ``utilisation`` is the share of the run it spent in steps, ``prefill_share``, ``decode_share`` and ``mixed_share``
-    its parts; ``requests`` those last dispatched to it; ``cache_hit_rate`` cached over prompt tokens of these.
+    its parts; ``requests`` those last dispatched to it; ``cache_hit_rate`` cached over prompt tokens of these,
+    ``max_running_requests`` the server's own limit, ``cap_changes`` how often the router's cap on it changed.
     """
 
     server_id: str
@@ -62,6 +63,7 @@ class ServerSummary:
     kv_tokens_capacity: int
     peak_running: int
     max_running_requests: int
+    cap_changes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ class Summary:
 
     ``counts`` are requests by status over the whole run, ``measured`` those after the warm-up; ``latencies`` the spread
     of every latency by its name, ``itl_s`` included; ``slo`` the limits in force, empty when there are none; ``oracle``
-    is not empty where the policy saw true lengths of answers, which no router knows.
+    is not empty where the policy saw true lengths of answers, which no router knows; ``controller`` names what changed
+    caps, empty where nothing did.
     """
 
     scenario: str
@@ -98,6 +101,7 @@ class Summary:
     servers: list[ServerSummary]
     warnings: list[str]
     oracle: str = ""
+    controller: str = ""
 
     @property
     def requests(self) -> int:

@@ -17,11 +17,22 @@ import numpy as np
 from live.backends import Backend, BackendError, Facts
 from live.clock import WallClock
 from live.routing.air import Air, Timeouts
+from live.routing.controlling import Controlling
 from live.routing.driver import Driver
 from live.routing.event_log import EventLog, Replay, RouterSetup, replay
 from live.routing.fleet import Fleet, FleetSettings, Member
+from policies.controllers import check_controller_needs
 from policies.ledger import ServerReport
-from simcore.control import PolicyTurn, check_turns, control_actions, oracle, policy_turns
+from simcore.cap_log import CapLog
+from simcore.control import (
+    PolicyTurn,
+    check_turns,
+    control_actions,
+    controller_label,
+    controller_of,
+    oracle,
+    policy_turns,
+)
 from simcore.errors import UserError
 from simcore.fleet import server_configs
 from simcore.records import RunResult
@@ -116,6 +127,7 @@ class _Run:
         self._books = Books(*files[1:])
         self._clock = WallClock(options.speed)
         self._turns = policy_turns(scenario, spec, policy_seed)
+        controller = controller_of(scenario)
         setup = RouterSetup(
             servers=tuple(configs),
             policy=spec.name,
@@ -124,7 +136,12 @@ class _Run:
             order=scenario.router.queue_order,
             queue_limit=scenario.router.queue_limit,
             max_attempts=options.max_attempts,
+            controller=controller.name if controller is not None else "",
+            controller_params=controller.params if controller is not None else {},
         )
+        self._controller = setup.make_controller()
+        if self._controller is not None:
+            check_controller_needs(self._controller, not_reported(backends))
         self._driver = Driver(
             setup, lambda: self._clock.now, log=EventLog(files[0], setup), on_decided=self._books.decided
         )
@@ -137,6 +154,8 @@ class _Run:
         check_turns(scenario, policies, faces.missing | not_reported(backends))
         self._oracle = oracle(scenario, policies)
         self._air = Air(self._driver, self._fleet, options.timeouts, random.Random(seed))
+        self._caps = CapLog(self._driver.servers)
+        self._controlling = Controlling(self._air, self._clock, self._caps.add)
         prompts = PromptTokens(workload, seed)
         self.generator = Generator(self._air, self._clock, workload, faces, prompts, self._books, model)
         self._counters: dict[str, Counters] = {}
@@ -153,7 +172,10 @@ class _Run:
         ticker = asyncio.get_running_loop().create_task(_tick(on_progress, self.generator))
         with _stopping_on_interrupt(self.generator) as interrupted:
             async with self._fleet.watching():
+                if self._controller is not None:
+                    self._controlling.start(self._controller)
                 await self.generator.run()
+                self._controlling.stop()
                 await self._air.settle()
         ticker.cancel()
         await asyncio.gather(ticker, return_exceptions=True)
@@ -197,6 +219,8 @@ class _Run:
             interrupted=interrupted,
             warnings=warnings,
             oracle=self._oracle,
+            caps=self._caps.frame(),
+            controller=controller_label(self._scenario),
         )
         return LiveRun(result, (*self._paths.values(), self._notes), invalid)
 
@@ -231,16 +255,7 @@ class _Run:
             return
         for member in list(self._fleet.members.values()):
             if action.server in (None, member.server_id):
-                self._change(member, action)
-
-    def _change(self, member: Member, action: ControlAction) -> None:
-        if action.draining is not None:
-            self._fleet.drain(member.server_id, draining=action.draining)
-            return
-        self._fleet.set_cap(member.server_id, action.max_running_requests)
-        limit = action.max_running_requests or member.facts.max_running_requests
-        if member.backend.pushes_caps and limit is not None:
-            self._air.push_cap(member.backend, limit)
+                self._fleet.drain(member.server_id, draining=bool(action.draining))
 
 
 def _invalid(late_s: float, behind_s: float) -> str | None:

@@ -9,6 +9,7 @@ from dataclasses import astuple
 from typing import Protocol
 
 from policies import Policy, RequestView, make_order, make_policy
+from policies.controllers import Cap, ControlledRouter
 from policies.ledger import ServerConfig, ServerReport, ServerState
 from policies.router import Abort, Action, Dispatch, Fail, Refuse, Router
 
@@ -111,6 +112,16 @@ class Driver:
         now = self.now()
         actions = self._router.set_cap(now, server_id, max_running_requests)
         self._act("cap", now, (server_id, max_running_requests), actions)
+
+    def tick(self, time_s: float) -> list[Cap]:
+        """What the controller, which was to be asked at ``time_s``, changes; to be carried out by ``set_cap``."""
+        assert isinstance(self._router, ControlledRouter)
+        # A timer may come a clock's tick too early.
+        now = max(self.now(), time_s)
+        caps = self._router.on_tick(now)
+        if self._log is not None:
+            self._log.event("tick", now, (), caps)
+        return caps
 
     def set_health(self, server_id: str, healthy: bool) -> None:
         """A server may be dispatched to, or not."""

@@ -7,11 +7,12 @@ arguments, actions.
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
 from policies import Policy, RequestView, make_order, make_policy
+from policies.controllers import Cap, ControlledRouter, Controller, make_controller
 from policies.ledger import ServerConfig, ServerReport
 from policies.router import Abort, Action, Dispatch, Fail, Refuse, Router
 from simcore.errors import UserError
@@ -20,12 +21,19 @@ __all__ = ["EVENT_LOG_VERSION", "EventLog", "Replay", "RouterSetup", "replay"]
 
 EVENT_LOG_VERSION: Final = 1
 
-_ACTIONS: Final[dict[type, str]] = {Dispatch: "dispatch", Refuse: "refuse", Fail: "fail", Abort: "abort"}
+_ACTIONS: Final[dict[type, str]] = {
+    Dispatch: "dispatch",
+    Refuse: "refuse",
+    Fail: "fail",
+    Abort: "abort",
+    Cap: "cap",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class RouterSetup:
-    """All that a router is made of; equal setups and events give equal decisions."""
+    """All that a router is made of; equal setups and events give equal decisions. ``controller`` is empty where nothing
+    but commands changes caps."""
 
     servers: tuple[ServerConfig, ...]
     policy: str
@@ -34,15 +42,24 @@ class RouterSetup:
     order: str | None = None
     queue_limit: int | None = None
     max_attempts: int = 1
+    controller: str = ""
+    controller_params: Mapping[str, object] = field(default_factory=dict)
 
     def make_policy(self) -> Policy:
         """The policy with its own random stream. Raises PolicyError."""
         return make_policy(self.policy, self.params, self.seed)
 
+    def make_controller(self) -> Controller | None:
+        """The controller, where there is one. Raises PolicyError."""
+        return make_controller(self.controller, self.controller_params) if self.controller else None
+
     def router(self, policy: Policy) -> Router:
-        """The router around ``policy``. Raises PolicyError."""
-        order = make_order(self.order) if self.order else None
-        return Router(self.servers, policy, order=order, queue_limit=self.queue_limit, max_attempts=self.max_attempts)
+        """The router around ``policy``, and around the controller. Raises PolicyError."""
+        order, controller = make_order(self.order) if self.order else None, self.make_controller()
+        limit, attempts = self.queue_limit, self.max_attempts
+        if controller is None:
+            return Router(self.servers, policy, order=order, queue_limit=limit, max_attempts=attempts)
+        return ControlledRouter(self.servers, policy, controller, order=order, queue_limit=limit, max_attempts=attempts)
 
 
 class EventLog:
@@ -52,7 +69,7 @@ class EventLog:
         self._stream = stream
         self._line({"version": EVENT_LOG_VERSION, "setup": asdict(setup)})
 
-    def event(self, name: str, now: float, arguments: Sequence[object], actions: Sequence[Action] = ()) -> None:
+    def event(self, name: str, now: float, arguments: Sequence[object], actions: Sequence[Action | Cap]) -> None:
         """One event, in the order in which the router was told."""
         said = [(_ACTIONS[type(action)], *action) for action in actions]
         self._line({"t": now, "e": name, "x": arguments, "a": said})
@@ -117,6 +134,10 @@ def _told(router: Router) -> dict[str, Callable[..., Any]]:
     def switch(now: float, policy: str, params: dict[str, object], seed: int, order: str | None) -> list[Action]:
         return router.switch_policy(now, make_policy(policy, params, seed), make_order(order) if order else None)
 
+    def tick(now: float) -> list[Cap]:
+        assert isinstance(router, ControlledRouter)
+        return router.on_tick(now)
+
     return {
         "arrival": arrival,
         "first_token": router.on_first_token,
@@ -129,4 +150,5 @@ def _told(router: Router) -> dict[str, Callable[..., Any]]:
         "add": lambda now, config: router.add_server(now, ServerConfig(*config)),
         "remove": router.remove_server,
         "policy": switch,
+        "tick": tick,
     }

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from live.backends import BackendError
 from live.routing.fleet import Fleet, Member
 from policies import PolicyError
+from policies.controllers import Controller
 from simcore.errors import UserError
 from simcore.profile_launch import explain
 
@@ -42,11 +43,14 @@ class _PolicyChange(BaseModel):
 class Admin:
     """The handlers. A mistake is answered with 400 and changes nothing."""
 
-    def __init__(self, fleet: Fleet, connector: Connector, keys: Keys, seed: int) -> None:
+    def __init__(
+        self, fleet: Fleet, connector: Connector, keys: Keys, seed: int, controller: Controller | None
+    ) -> None:
         self._fleet = fleet
         self._connector = connector
         self._keys = keys
         self._seed = seed
+        self._controller = controller
 
     def routes(self) -> list[web.RouteDef]:
         """All of them, each behind the admin key."""
@@ -78,6 +82,8 @@ class Admin:
         change = _ServerChange.model_validate(body)
         pushed: dict[str, Any] = {}
         if "max_running_requests" in body:
+            if self._controller is not None:
+                raise UserError(f"the controller {self._controller.name} decides on caps")
             self._fleet.set_cap(member.server_id, change.max_running_requests)
             pushed = await self._push(member)
         if change.draining is not None:

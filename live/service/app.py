@@ -11,6 +11,7 @@ from aiohttp import web
 
 from live.clock import WallClock
 from live.routing.air import Air, Timeouts
+from live.routing.controlling import Controlling
 from live.routing.driver import Driver
 from live.routing.event_log import EventLog, RouterSetup
 from live.routing.fleet import Fleet, FleetSettings
@@ -22,7 +23,7 @@ from .config import ServiceConfig, secret
 from .dashboard import Dashboard, Decisions
 from .metrics import ServiceMetrics
 from .proxy import GENERATING, Proxy
-from .servers import Connector, check_needs_met
+from .servers import Connector, check_controller_needs_met, check_needs_met
 
 __all__ = ["Service", "running_service"]
 
@@ -70,7 +71,12 @@ async def running_service(config: ServiceConfig, log: IO[str] | None = None) -> 
             order=config.queue_order,
             queue_limit=config.queue_limit,
             max_attempts=config.max_attempts,
+            controller=config.controller.name if config.controller is not None else "",
+            controller_params=config.controller.params if config.controller is not None else {},
         )
+        controller = setup.make_controller()
+        if controller is not None:
+            check_controller_needs_met([backend for backend, _ in connected], controller)
         decisions, clock = Decisions(), WallClock()
         driver = Driver(setup, lambda: clock.now, log=EventLog(log, setup) if log else None, on_decided=decisions.add)
         fleet = Fleet(driver, _settings(config))
@@ -79,7 +85,7 @@ async def running_service(config: ServiceConfig, log: IO[str] | None = None) -> 
         air = Air(driver, fleet, _timeouts(config), random.Random(config.seed))
         metrics = ServiceMetrics(driver, fleet)
         proxy = Proxy(air, keys, metrics, RunningMean(config.expected_output_tokens))
-        admin = Admin(fleet, connector, keys, config.seed)
+        admin = Admin(fleet, connector, keys, config.seed, controller)
         dashboard = Dashboard(fleet, metrics, keys, decisions)
         app = web.Application(client_max_size=config.max_body_bytes)
         app.add_routes([web.post(path, proxy.generate) for path in GENERATING])
@@ -87,6 +93,10 @@ async def running_service(config: ServiceConfig, log: IO[str] | None = None) -> 
         app.add_routes([web.get("/dashboard", dashboard.page), web.get("/dashboard/events", dashboard.events)])
         app.add_routes(_Status(proxy, fleet, metrics).routes())
         await stack.enter_async_context(fleet.watching())
+        if controller is not None:
+            controlling = Controlling(air, clock)
+            stack.callback(controlling.stop)
+            controlling.start(controller)
         yield Service(app, proxy, fleet, metrics)
         await air.settle()
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from policies.ledger import ServerConfig
 from simcore.errors import UserError
-from simcore.scenario import PolicySpec
+from simcore.scenario import ControllerSpec, PolicySpec
 from simcore.scenario_file import ScenarioFile
 
 __all__ = ["ServerEntry", "ServiceConfig", "load_config", "secret"]
@@ -48,6 +48,8 @@ class ServiceConfig(_Section):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 30000
     policy: PolicySpec = PolicySpec(name="least_request")
+    controller: ControllerSpec | None = None
+    """Changes the servers' caps by what it sees of them; not given: only commands do."""
     seed: Annotated[int, Field(ge=0)] = 0
     queue_order: str | None = None
     queue_limit: Annotated[int, Field(ge=0)] = 256

@@ -9,6 +9,7 @@ from live.backends import BACKENDS, Backend, BackendError, Facts
 from live.routing.fleet import Fleet
 from live.upstream.origin import Origin
 from policies import make_order, make_policy
+from policies.controllers import Controller, check_controller_needs
 from policies.ledger import ServerReport
 from policies.needs import check_needs
 from policies.queue_orders import FirstComeFirstServed
@@ -16,7 +17,7 @@ from simcore.errors import UserError
 
 from .config import ServerEntry, secret
 
-__all__ = ["Connector", "check_needs_met", "check_policy"]
+__all__ = ["Connector", "check_controller_needs_met", "check_needs_met", "check_policy"]
 
 _RETRY_S = 0.5
 
@@ -55,5 +56,14 @@ def check_needs_met(backends: Sequence[Backend], name: str, params: Mapping[str,
     """
     policy = make_policy(name, params, seed=0)
     queue_order = make_order(order) if order else (policy.order or FirstComeFirstServed)()
+    check_needs(policy, queue_order, {"slo", *_not_reported(backends)})
+
+
+def check_controller_needs_met(backends: Sequence[Backend], controller: Controller) -> None:
+    """Whether the servers report what the controller decides on. Raises PolicyError."""
+    check_controller_needs(controller, _not_reported(backends))
+
+
+def _not_reported(backends: Sequence[Backend]) -> set[str]:
     reported = frozenset.intersection(*(backend.reports for backend in backends))
-    check_needs(policy, queue_order, {"slo", *ServerReport._fields} - {"reported_at"} - reported)
+    return set(ServerReport._fields) - {"reported_at"} - reported

@@ -8,17 +8,19 @@ from pathlib import Path
 import click
 
 from policies import PolicyDescription, policy_class, policy_descriptions
+from policies.controllers import controller_descriptions
 from policies.queue_orders import QUEUE_ORDERS
 from simcore.errors import UserError
 
 __all__ = ["policies", "scenarios"]
 
 
-@click.command(short_help="List the routing policies and queue orders; with a name, all about one policy.")
+@click.command(short_help="List the routing policies, queue orders and controllers; with a name, all about one policy.")
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def policies(name: str | None, as_json: bool) -> None:
-    """List the routing policies with their parameters, defaults and sources, and the queue orders. With the NAME of a
+    """List the routing policies with their parameters, defaults and sources, the queue orders, and what changes caps.
+    With the NAME of a
     policy: its definition, too, when it helps and when it hurts.
 
     \b
@@ -40,6 +42,9 @@ def policies(name: str | None, as_json: bool) -> None:
         click.secho("Queue orders", bold=True)
         for order in QUEUE_ORDERS.values():
             _print_wrapped(f"{order.name}: {order.summary}", 2)
+        click.secho("Controllers", bold=True)
+        for controller in controller_descriptions():
+            _print_wrapped(f"{controller.name}: {controller.summary}", 2)
 
 
 def _print_policy(policy: PolicyDescription, *, with_texts: bool) -> None:

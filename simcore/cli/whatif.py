@@ -20,7 +20,7 @@ __all__ = ["whatif"]
     "overrides",
     metavar="PATH=VALUE",
     multiple=True,
-    help="Another value under servers, router or control of the run's scenario; repeatable.",
+    help="Another value under servers, router, control or controller of the run's scenario; repeatable.",
 )
 @click.option("--profile", metavar="PROFILE", help="The servers' profile. Not given: the one that the run names.")
 @out_option

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from policies import PolicyError, make_order, make_policy
+from policies.controllers import make_controller
 from simcore.errors import UserError
 from simcore.fleet import check_prompts_fit, fleet_profiles
 from simcore.profile import ServiceProfile
@@ -15,13 +16,16 @@ __all__ = ["check_experiment", "check_workload", "nothing_to_measure"]
 
 
 def check_experiment(scenario: Scenario) -> list[ServiceProfile]:
-    """Profiles, prompts, policies and their parameters; returns one profile a server. Raises UserError.
+    """Profiles, prompts, policies, the controller and their parameters; returns one profile a server. Raises UserError.
 
     Requests are not made: a trace's faults come to light when it is read, which ``check_workload`` does.
     """
     profiles = fleet_profiles(scenario)
     check_prompts_fit(scenario, profiles)
     _check_policies(scenario.policies)
+    if scenario.controller is not None:
+        controller = make_controller(scenario.controller.name, scenario.controller.params)
+        controller.check([f"s{index}" for index in range(len(profiles))])
     for action in scenario.control:
         if action.policy is not None:
             make_policy(action.policy.name, action.policy.params, seed=0)

@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from simcore import statistics
 from simcore.errors import UserError, did_you_mean
-from simcore.measures import find_measure, measure_names
-from simcore.metrics import QUANTILES
 from simcore.report import Comparison
 from simcore.report.comparison import Contender
 
-__all__ = ["SIGNS", "Gate", "GateFailure", "failures", "gate_metrics", "parse_gate"]
+from .metric_values import NEEDS_SLO, metric_names, metric_value
+
+__all__ = ["SIGNS", "Gate", "GateFailure", "failures", "parse_gate"]
 
 SIGNS: Final[dict[str, Callable[[float, float], bool]]] = {
     ">": operator.gt,
@@ -22,17 +21,6 @@ SIGNS: Final[dict[str, Callable[[float, float], bool]]] = {
     "<": operator.lt,
     "<=": operator.le,
 }
-_OF_THE_SUMMARY: Final = (
-    "request_throughput_rps",
-    "input_throughput_tps",
-    "output_throughput_tps",
-    "concurrency",
-    "cache_hit_rate",
-    "utilisation",
-    "retractions",
-)
-_GAPS: Final = {f"{statistic}_itl_s": statistic for statistic in ("mean", *QUANTILES)}
-_NEEDS_SLO: Final = ("goodput_rps", "slo_attainment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +49,6 @@ class GateFailure:
         return f"{self.policy}: {self.gate.metric} is {self.value:.6g}, so the gate {self.gate} fails"
 
 
-def gate_metrics() -> list[str]:
-    """Every metric that a gate can name."""
-    return [*measure_names(), *_GAPS, *_OF_THE_SUMMARY, "lost_share"]
-
-
 def parse_gate(text: str, *, has_slo: bool) -> Gate:
     """``p99_ttft_s>0.2``. Raises UserError for what is none, or needs an SLO where the scenario has none."""
     match = re.fullmatch(r"\s*(\w+)\s*(>=|<=|>|<)\s*(\S+)\s*", text)
@@ -75,10 +58,10 @@ def parse_gate(text: str, *, has_slo: bool) -> Gate:
         limit = math.nan
     if match is None or math.isnan(limit):
         raise UserError(f"--fail-on {text}: give it as METRIC>VALUE, for example p99_ttft_s>0.2")
-    if match[1] not in gate_metrics():
-        known = f"{', '.join(gate_metrics())}{did_you_mean(match[1], gate_metrics())}"
+    if match[1] not in metric_names():
+        known = f"{', '.join(metric_names())}{did_you_mean(match[1], metric_names())}"
         raise UserError(f"--fail-on {text}: unknown metric {match[1]!r}; known are {known}")
-    if match[1] in _NEEDS_SLO and not has_slo:
+    if match[1] in NEEDS_SLO and not has_slo:
         raise UserError(f"--fail-on {text}: {match[1]} needs an slo, and the scenario sets none")
     return Gate(match[1], match[2], limit)
 
@@ -97,15 +80,4 @@ def failures(gates: Sequence[Gate], comparison: Comparison) -> list[GateFailure]
 def _value(metric: str, contender: Contender) -> float:
     if metric == "lost_share":
         return contender.lost()
-    if metric in _OF_THE_SUMMARY:
-        return contender.mean(metric)
-    if metric in _GAPS:
-        return _mean([getattr(run.summary.latencies["itl_s"], _GAPS[metric]) for run in contender.runs])
-    measure = find_measure(metric)
-    return _mean(
-        [statistics.statistic(measure.values(run.summary, run.observed), measure.quantile) for run in contender.runs]
-    )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    return sum(metric_value(metric, run) for run in contender.runs) / len(contender.runs)

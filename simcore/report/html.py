@@ -47,7 +47,7 @@ def run_plots(result: RunResult, comparison: Comparison) -> dict[str, str]:
     servers = comparison.best.runs[0].summary.servers
     drawn = _cdfs(comparison)
     if not result.timeline.empty:
-        drawn["timeline"] = plots.timeline(result.timeline, servers, result.duration_s)
+        drawn["timeline"] = plots.timeline(result.timeline, result.caps, servers, result.duration_s)
     drawn["server-load"] = plots.server_load(servers)
     return drawn
 
@@ -145,12 +145,17 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
     profiles: dict[str, int] = {}
     for server in summary.servers:
         profiles[server.profile] = profiles.get(server.profile, 0) + 1
+    controller = []
+    if summary.controller:
+        changes = sum(server.cap_changes for server in summary.servers)
+        controller = [("caps changed by", f"{summary.controller}, {changes:,} times")]
     return [
         ("world", {"sim": "simulated servers", "live": "real servers"}[summary.kind]),
         ("servers", ", ".join(f"{count} x {profile}" for profile, count in profiles.items()) or "none"),
         ("requests", f"{summary.requests:,}, {summary.measured_requests:,} of them measured"),
         ("warm-up", f"{summary.warmup_s:g} s, excluded" if summary.warmup_s else "none"),
         ("duration", f"{summary.duration_s:,.1f} s"),
+        *controller,
     ]
 
 

@@ -50,8 +50,9 @@ def latency_cdf(column: str, samples: Mapping[str, _Floats], limit_s: float | No
         )
 
 
-def timeline(samples: pd.DataFrame, servers: Sequence[ServerSummary], duration_s: float) -> str:
-    """Running and queued requests and the share of KV tokens in use, over time.
+def timeline(samples: pd.DataFrame, caps: pd.DataFrame, servers: Sequence[ServerSummary], duration_s: float) -> str:
+    """Running and queued requests and the share of KV tokens in use, over time; and the router's caps, where there are
+    any.
 
     A line a server, or for many servers their range and mean. Where samples are closer than the plot can show, a point
     is the largest of its span, so that no peak is lost.
@@ -62,12 +63,17 @@ def timeline(samples: pd.DataFrame, servers: Sequence[ServerSummary], duration_s
         "queued": ("requests queued at the server", samples["queued"].astype("float64")),
         "kv": ("KV tokens in use", samples["kv_tokens_used"] / capacity),
     }
+    tables = {
+        kind: (title, _over_time(samples["t_s"], samples["server_id"], values, duration_s))
+        for kind, (title, values) in series.items()
+    }
+    if caps["max_running_requests"].notna().any():
+        tables["caps"] = ("the router's cap", _caps_over_time(caps, duration_s))
     with style():
-        figure = new_figure(10.6, 6.2)
-        panels = figure.subplots(3, 1, sharex=True)
-        for axes, (kind, (title, values)) in zip(panels, series.items(), strict=True):
+        figure = new_figure(10.6, 2.05 * len(tables) + 0.05)
+        panels = figure.subplots(len(tables), 1, sharex=True)
+        for axes, (kind, (title, table)) in zip(panels, tables.items(), strict=True):
             tidy(axes)
-            table = _over_time(samples["t_s"], samples["server_id"], values, duration_s)
             _draw_servers(axes, table)
             axes.set_title(title, fontsize=10)
             axes.set_ylim(bottom=0)
@@ -155,6 +161,14 @@ def _over_time(t_s: pd.Series, server_id: pd.Series, values: pd.Series, duration
     table = values.groupby([span, server_id.to_numpy()], sort=True).max().unstack()
     table = table.reindex(range(int(span.max()) + 1) if span.size else []).ffill()
     return table.set_index(spans[table.index.to_numpy("int64")])
+
+
+def _caps_over_time(caps: pd.DataFrame, duration_s: float) -> pd.DataFrame:
+    """The caps in force after each change and at the end; of several changes at one time the last."""
+    table = caps.groupby(["t_s", "server_id"], sort=True)["max_running_requests"].agg(lambda caps: caps.iloc[-1])
+    wide = table.fillna(np.inf).unstack().ffill().replace(np.inf, np.nan)
+    wide.loc[max(duration_s, float(wide.index[-1]))] = wide.iloc[-1]
+    return wide
 
 
 def _draw_servers(axes: Axes, table: pd.DataFrame) -> None:

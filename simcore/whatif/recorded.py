@@ -13,7 +13,7 @@ from simcore.workload import Workload, build_workload
 
 __all__ = ["recorded_scenario", "recorded_workload"]
 
-_MAY_CHANGE = ("servers", "router", "control")
+_MAY_CHANGE = ("servers", "router", "control", "controller")
 
 
 def recorded_scenario(run: StoredRun, overrides: Sequence[str] = (), profile: str | None = None) -> Scenario:

@@ -12,9 +12,9 @@ import psutil
 import pytest
 from support.cli import ROOT, invoke
 
-from calibrate.duration import DurationOption
 from calibrate.launcher import launched_server, server_command
 from calibrate.presets import load_presets, merged_flags
+from simcore.cli.duration import DurationOption
 from simcore.errors import UserError
 from simcore.profile import ServiceProfile
 

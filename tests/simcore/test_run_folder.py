@@ -46,6 +46,7 @@ def test_folder_holds_everything(written: Path) -> None:
 
     assert folder.relative_to(folder.parents[1]).as_posix() == "results/20250131-123005-tiny-random"
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()) == [
+        "caps.parquet",
         "config.yaml",
         "itl.parquet",
         "manifest.json",

@@ -4,7 +4,8 @@ import pytest
 from support.results import make_result, measured, noisy_result
 
 from simcore.errors import UserError
-from simcore.experiment.gates import Gate, failures, gate_metrics, parse_gate
+from simcore.experiment.gates import Gate, failures, parse_gate
+from simcore.experiment.metric_values import metric_names
 from simcore.report import Comparison, compare
 
 SLO = {"ttft_s": 0.1}
@@ -90,7 +91,7 @@ def test_what_was_not_measured_is_no_pass() -> None:
     assert str(failed) == "random: p99_ttft_s could not be measured, so the gate p99_ttft_s>1e+09 fails"
 
 
-@pytest.mark.parametrize("metric", gate_metrics())
+@pytest.mark.parametrize("metric", metric_names())
 def test_every_metric_has_a_value(metric: str) -> None:
     result = noisy_result(requests=100, itl={"gap_s": [0.01, 0.02], "count": [5, 5]})
     (failed,) = failures([Gate(metric, ">=", -1.0)], compare([measured(result, SLO)]))
