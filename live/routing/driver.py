@@ -59,6 +59,12 @@ class Driver:
         return self._router.servers
 
     @property
+    def needs(self) -> frozenset[str]:
+        """What the policy and the controller decide on, of requests and of servers' reports."""
+        router = self._router
+        return self.policy.needs | (router.needs if isinstance(router, ControlledRouter) else frozenset())
+
+    @property
     def queued_requests(self) -> int:
         """Requests that wait at the router."""
         return self._router.queued_requests

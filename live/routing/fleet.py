@@ -196,7 +196,7 @@ class Fleet:
         while True:
             with contextlib.suppress(aiohttp.ClientError, BackendError, OSError, TimeoutError):
                 async with asyncio.timeout(self.settings.health_timeout_s):
-                    report = await member.backend.load(self.driver.now(), self.driver.policy.needs)
+                    report = await member.backend.load(self.driver.now(), self.driver.needs)
                 member.report = report
                 self._on_report(member, report)
                 self.driver.report(member.server_id, report)

@@ -28,6 +28,8 @@ class ControlledRouter(Router):
     ) -> None:
         super().__init__(servers, policy, order=order, queue_limit=queue_limit, max_attempts=max_attempts)
         controller.check(list(self.servers))
+        self.needs = controller.needs
+        """What the controller decides on, of servers' reports."""
         self._controller = controller
         self._dispatched_at: dict[int, float] = {}
 
