@@ -63,6 +63,17 @@ def test_cache_aware_breaks_ties_at_random() -> None:
     assert {bench.choose(request(blocks=blocks("ab"))) for _ in range(50)} == {0, 1, 2}
 
 
+@pytest.mark.parametrize("name", ["cache_aware", "cache_aware_smallest_tree"])
+def test_cache_aware_takes_the_first_of_ties_where_asked_to(name: str) -> None:
+    bench = Bench(name, [1, 0, 0], ties="first")
+    chosen = {"cache_aware": {1}, "cache_aware_smallest_tree": {0}}[name]
+    assert {bench.choose(request(blocks=blocks("ab"))) for _ in range(20)} == chosen, "as sglang-router does"
+    bench = Bench(name, [200, 100, 100], ties="first")
+    assert {bench.choose(request(blocks=blocks("ab"))) for _ in range(20)} == {1}, "also where loads are uneven"
+    with pytest.raises(PolicyError, match=f"policy {name}: ties must be random or first, not 'last'"):
+        Bench(name, [0], ties="last")
+
+
 def test_cache_aware_bounds_each_servers_tree_at_its_interval() -> None:
     bench = Bench("cache_aware", [0, 0], max_tree_tokens=128, eviction_interval_s=60.0)
     bench.dispatch(request(blocks=blocks("ab")), 1)
