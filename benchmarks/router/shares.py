@@ -2,9 +2,9 @@
 
 usage: shares.py --sglang-router PYTHON [--seeds N] [--speed S] [--out FOLDER]
 
-PYTHON is the interpreter of an environment with sglang-router 0.3.2. A seed makes the requests: the same texts at the same
-times for every contender, sent in order, and answered whole, not as streams, so that a small machine keeps up. Each run
-begins with a fresh router and empty caches. Rows go to ``runs.csv`` as they come; a run that is there is not made again.
+PYTHON is the interpreter of an environment with sglang-router 0.3.2. A seed makes the requests: the same texts at the
+same times for every contender, sent in order, and answered whole, not as streams, so that a small machine keeps up. Each
+run begins with a fresh router and empty caches. Rows go to ``runs.csv`` as they come, and what is there is not run again.
 """
 
 import argparse
@@ -30,7 +30,15 @@ SERVERS: Final = 4
 PARAMETERS: Final = {"cache_threshold": 0.3, "balance_abs_threshold": 64, "balance_rel_threshold": 1.5}
 LATE_S: Final = 0.25
 """A request that leaves later than this says that the machine was too slow to compare anything on it."""
-FIELDS: Final = ("load", "policy", "contender", "seed", *(f"share_{n}" for n in range(SERVERS)), "hits", "most_in_flight")
+FIELDS: Final = (
+    "load",
+    "policy",
+    "contender",
+    "seed",
+    *(f"share_{n}" for n in range(SERVERS)),
+    "hits",
+    "most_in_flight",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +163,9 @@ async def send(url: str, drawn: list[tuple[float, dict[str, Any]]], speed: float
     return cached / prompts, most
 
 
-def one(load: Load, policy: str, contender: Contender, seed: int, given: argparse.Namespace, port: int) -> dict[str, Any]:
+def one(
+    load: Load, policy: str, contender: Contender, seed: int, given: argparse.Namespace, port: int
+) -> dict[str, Any]:
     """One run: the servers' shares, the greatest first, and the hits."""
     drawn = load.drawn(seed)
     with tempfile.TemporaryDirectory() as folder, emulators(port, seed, given.speed) as servers:

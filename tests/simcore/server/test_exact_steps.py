@@ -33,7 +33,7 @@ def assert_equal(got: Play, wanted: Play) -> None:
     for one, other in zip(got.sent, wanted.sent, strict=True):
         assert (one.retractions, one.cached_tokens) == (other.retractions, other.cached_tokens)
     mine, theirs = got.bench.server.telemetry, wanted.bench.server.telemetry
-    for name in ("retractions", "cached_tokens", "ttft_count", "tpot_count", "peak_running"):
+    for name in ("retractions", "cached_tokens", "ttft_count", "gaps", "peak_running"):
         assert getattr(mine, name) == getattr(theirs, name), name
     assert got.bench.generated_tokens == wanted.bench.generated_tokens
     for name in ("steps", "prefill_tokens", "decode_tokens"):
@@ -41,7 +41,7 @@ def assert_equal(got: Play, wanted: Play) -> None:
     for name in ("prefill_s", "decode_s", "mixed_s"):
         assert getattr(mine.totals, name) == pytest.approx(getattr(theirs.totals, name), abs=1e-6), name
     assert mine.ttft_sum_s == pytest.approx(theirs.ttft_sum_s, abs=1e-6)
-    assert mine.tpot_sum_s == pytest.approx(theirs.tpot_sum_s, abs=1e-6)
+    assert mine.gap_sum_s == pytest.approx(theirs.gap_sum_s, abs=1e-6)
 
 
 def test_macro_steps_equal_exact_steps() -> None:
