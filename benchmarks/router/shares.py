@@ -3,8 +3,9 @@
 usage: shares.py --sglang-router PYTHON [--seeds N] [--speed S] [--out FOLDER]
 
 PYTHON is the interpreter of an environment with sglang-router 0.3.2. A seed makes the requests: the same texts at the
-same times for every contender, sent in order, and answered whole, not as streams, so that a small machine keeps up. Each
-run begins with a fresh router and empty caches. Rows go to ``runs.csv`` as they come, and what is there is not run again.
+same times for every contender, sent in order, and answered whole, not as streams, so that a small machine keeps up.
+Each run begins with a fresh router and empty caches. Rows go to ``runs.csv`` as they come, and what is there is not run
+again.
 """
 
 import argparse
