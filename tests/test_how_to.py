@@ -1,4 +1,4 @@
-"""The how-to of one's own policy: its commands run as they stand, in both worlds, and its mistakes are told as it says."""
+"""The how-to of one's own policy: its commands run as they stand, in both worlds; its mistakes are told as it says."""
 
 import json
 import re

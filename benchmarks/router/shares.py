@@ -214,7 +214,7 @@ def main() -> None:
                     writer.writeheader()
                 writer.writerow(row)
             print(row, file=sys.stderr, flush=True)
-    write_tables(path, given.out / "tables.md")
+    write_tables(path, given.out / "README.md")
 
 
 main()

@@ -1,5 +1,6 @@
 """What shares.py measured as tables: each measure of each contender, and what differs by more than chance."""
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -20,11 +21,18 @@ _MEASURES: Final = {
 
 
 def write_tables(runs: Path, target: Path) -> None:
-    """One table a load and policy. Differences are seed by seed, as the requests of a seed are the same for all."""
-    parts = []
+    """One table a load and policy, between the markers of ``target``. Differences are seed by seed, as the requests of a seed are the same for all."""
+    parts: list[str] = []
     for (load, policy), rows in pd.read_csv(runs).groupby(["load", "policy"], sort=False):
         parts += [f"### {policy}, {load} load\n", _table(rows), ""]
-    target.write_text("\n".join(parts), encoding="utf-8")
+    tables = "\n".join(parts)
+    text = re.sub(
+        r"<!-- tables -->\n.*<!-- end -->",
+        lambda _: f"<!-- tables -->\n\n{tables}\n<!-- end -->",
+        target.read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
+    target.write_text(text, encoding="utf-8")
 
 
 def _table(rows: pd.DataFrame) -> str:
