@@ -21,7 +21,8 @@ _MEASURES: Final = {
 
 
 def write_tables(runs: Path, target: Path) -> None:
-    """One table a load and policy, between the markers of ``target``. Differences are seed by seed, as the requests of a seed are the same for all."""
+    """One table a load and policy, between the markers of ``target``. Differences are seed by seed, as the requests of
+    a seed are the same for all."""
     parts: list[str] = []
     for (load, policy), rows in pd.read_csv(runs).groupby(["load", "policy"], sort=False):
         parts += [f"### {policy}, {load} load\n", _table(rows), ""]
