@@ -54,7 +54,8 @@ def test_macro_steps_equal_exact_steps() -> None:
         assert_equal(macro, exact)
         for got, wanted in zip(macro.loads, exact.loads, strict=True):
             # The KV of a step that is formed ahead may be allocated as early as that.
-            assert got._replace(kv_tokens_used=0) == wanted._replace(kv_tokens_used=0)
+            assert got._replace(kv_tokens_used=0, gap_sum_s=0) == wanted._replace(kv_tokens_used=0, gap_sum_s=0)
+            assert got.gap_sum_s == pytest.approx(wanted.gap_sum_s, abs=1e-9)
             assert got.kv_tokens_used == wanted.kv_tokens_used or case.settings["overlap"]
         seen.update(macro.seen)
 
