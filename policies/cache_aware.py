@@ -13,7 +13,7 @@ __all__ = ["CacheAware", "CacheAwareSmallestTree"]
 
 class CacheAware(PrefixAware):
     """While loads are uneven, the server with the fewest requests in flight. Else, where the longest match of the
-    prompt is more than ``cache_threshold`` of it, the server that was sent it (of several, the last one). Else the
+    prompt is more than ``cache_threshold`` of it, the server that was sent it (of several, the first one). Else the
     least loaded again. Loads are uneven where ``max - min`` is above ``balance_abs_threshold`` and ``max`` above
     ``balance_rel_threshold * min``.
 

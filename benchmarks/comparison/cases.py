@@ -62,9 +62,11 @@ _ON_REPORTS: Final = frozenset(
     if {"queued_requests", "running_requests", "kv_tokens_used"} & set(description.needs)
 )
 _CLOSED_LOOP: Final = (
-    "workload.arrivals={kind: closed_loop, max_concurrency: 256}",
+    "workload.arrivals={kind: closed_loop, max_concurrency: 128}",
     "workload.duration_s=null",
-    "workload.requests=6000",
+    "workload.requests=2500",
+    "workload.prefixes={groups: 300, system_prompt: {kind: fixed, tokens: 4096}}",
+    "workload.lengths={prompt: {kind: fixed, tokens: 128}, output: {kind: fixed, tokens: 64}}",
 )
 
 CASES: Final = (

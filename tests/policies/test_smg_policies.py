@@ -49,13 +49,17 @@ def test_cache_aware_puts_every_prompt_into_the_chosen_servers_tree() -> None:
     assert bench.choose(request(blocks=blocks("abcd"))) == 1, "its owner, though s0 has less"
 
 
-def test_cache_aware_takes_the_owner_that_was_sent_it_last() -> None:
+def test_cache_aware_takes_the_owner_that_was_sent_it_first() -> None:
+    """A node of sglang-router's tree keeps the tenant that made it (``last_tenant`` in tree.rs), whoever uses it."""
     bench = Bench("cache_aware", [0, 0, 0])
     for now, index in enumerate([2, 0, 1]):
         bench.now = float(now)
         bench.dispatch(request(blocks=blocks("ab")), index)
-    assert bench.choose(request(blocks=blocks("ab"))) == 1
-    assert bench.choose(request(blocks=blocks("ab")), among=[0, 2]) == 0, "of those that are open"
+    assert bench.choose(request(blocks=blocks("ab"))) == 2
+    assert bench.choose(request(blocks=blocks("ab")), among=[0, 1]) == 0, "of those that are open"
+    bench.dispatch(request(blocks=blocks("abc")), 1)
+    assert bench.choose(request(blocks=blocks("abc"))) == 1, "it made what is longer"
+    assert bench.choose(request(blocks=blocks("abd"))) == 2, "and not what was there"
 
 
 def test_cache_aware_breaks_ties_at_random() -> None:
