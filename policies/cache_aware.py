@@ -18,9 +18,9 @@ class CacheAware(PrefixAware):
     ``balance_rel_threshold * min``.
 
     The router keeps its own radix tree of what it sent where, bounded a server, least recently used prompts forgotten
-    first. It does not see what servers evict. Ties in load go to a random server; with ``ties: first`` to the first one,
-    as in sglang-router, where it becomes a hot spot (sglang issue 32983). Where the owner may not be dispatched to, the
-    longest match among the others counts.
+    first. It does not see what servers evict. Ties in load go to a random server; with ``ties: first`` to the first
+    one, as in sglang-router, where it becomes a hot spot (sglang issue 32983). Where the owner may not be dispatched
+    to, the longest match among the others counts.
 
     Helps: long prompts shared by many requests, or conversations, more of them than one server's cache holds.
     Hurts: little is shared, or one prefix has most of the traffic: its server fills up to the imbalance threshold

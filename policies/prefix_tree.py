@@ -70,8 +70,8 @@ class PrefixTree:
         return found
 
     def longest(self, blocks: Blocks, among: Container[str]) -> tuple[str, int] | None:
-        """Of these servers, the one that holds most of the prompt and how many blocks; of several, the one that has held
-        it longest."""
+        """Of these servers, the one that holds most of the prompt and how many blocks; of several, the one that has
+        held it longest."""
         for node, depth in reversed(self._walk(blocks)):
             for server_id in node.used:
                 if server_id in among:

@@ -15,8 +15,8 @@ OUT_OF_MEMORY = "the KV pool is too small even for this request alone"
 
 
 class Load(NamedTuple):
-    """A server's state at one moment. ``generated_tokens`` counts from the start, and so does what there was between two
-    tokens of a request: the ``gaps`` and their sum in seconds."""
+    """A server's state at one moment. ``generated_tokens`` counts from the start, and so do the ``gaps`` between two
+    tokens of a request, with their sum in seconds."""
 
     running: int
     queued: int
