@@ -11,13 +11,14 @@ TEST_TOOLS := $(VENV)/.test-tools
 
 SGLANG_VENV := $(VENV)-sglang
 SGLANG := $(SGLANG_VENV)/.installed
+ROUTER_VENV := $(VENV)-sglang-router
 
 LOCK := $(VENV)-lock/bin
 LOCK_NOTE := \# Exact versions, written by make lock.
 NOT_LOCKED := --all --exclude pip --exclude wheel --exclude simroute
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sglang lint format validate bench profiles lengths docs lock clean
+.PHONY: help demo test test-sglang lint format validate policies-compared router-shares bench profiles lengths docs lock clean
 
 help: ## List what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -48,6 +49,14 @@ bench: $(INSTALLED) ## Measure the simulator's speed and memory, and what a poli
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/decision_cost.py
 
+policies-compared: $(INSTALLED) ## Compare all policies on five scenarios, for results/policies; needs SIMROUTE_DATA, 25 min.
+	$(BIN)/python benchmarks/comparison/run.py
+
+router-shares: $(INSTALLED) ## Compare shares with sglang-router 0.3.2, for results/sglang-router-shares; installs it, 25 min.
+	$(PYTHON) -m venv $(ROUTER_VENV)
+	$(ROUTER_VENV)/bin/pip install --quiet sglang-router==0.3.2
+	$(BIN)/python benchmarks/router/shares.py --sglang-router $(ROUTER_VENV)/bin/python
+
 profiles: $(INSTALLED) ## Fit the bundled profiles anew; needs SIMROUTE_DATA.
 	$(BIN)/python -m calibrate.grid --data "$${SIMROUTE_DATA:?set it to the folder that holds profiles/}"
 
@@ -67,7 +76,7 @@ lock: ## Write the lock files anew from pyproject.toml; with Python 3.11, the ol
 	rm -rf $(VENV)-lock
 
 clean: ## Remove the environment, caches and build outputs; results/ stays.
-	rm -rf $(VENV) $(SGLANG_VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(SGLANG_VENV) $(ROUTER_VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Editable, so that edits take effect at once. setuptools comes from the lock as well, hence no build isolation.

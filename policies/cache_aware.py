@@ -1,7 +1,9 @@
 """SMG's cache-aware routing: to where the prompt's beginning was sent before, unless that makes the load uneven."""
 
 import random
+from collections.abc import Callable
 
+from .errors import PolicyError
 from .least_loaded import in_flight_requests, least
 from .parameters import Span
 from .prefix_memory import PrefixAware, PrefixMemory
@@ -12,14 +14,14 @@ __all__ = ["CacheAware", "CacheAwareSmallestTree"]
 
 class CacheAware(PrefixAware):
     """While loads are uneven, the server with the fewest requests in flight. Else, where the longest match of the
-    prompt is more than ``cache_threshold`` of it, the server that was sent it (of several, the last one). Else the
+    prompt is more than ``cache_threshold`` of it, the server that was sent it (of several, the first one). Else the
     least loaded again. Loads are uneven where ``max - min`` is above ``balance_abs_threshold`` and ``max`` above
     ``balance_rel_threshold * min``.
 
     The router keeps its own radix tree of what it sent where, bounded a server, least recently used prompts forgotten
-    first. It does not see what servers evict. Ties go to a random server: SMG's first versions took the first one,
-    which made it a hot spot (sglang issue 32983). Where the owner may not be dispatched to, the longest match among
-    the others counts.
+    first. It does not see what servers evict. Ties in load go to a random server; with ``ties: first`` to the first
+    one, as in sglang-router, where it becomes a hot spot (sglang issue 32983). Where the owner may not be dispatched
+    to, the longest match among the others counts.
 
     Helps: long prompts shared by many requests, or conversations, more of them than one server's cache holds.
     Hurts: little is shared, or one prefix has most of the traffic: its server fills up to the imbalance threshold
@@ -37,6 +39,7 @@ class CacheAware(PrefixAware):
         "balance_rel_threshold": "and their ratio",
         "max_tree_tokens": "tokens remembered for each server",
         "eviction_interval_s": "time between two looks at that bound",
+        "ties": "which of the least loaded servers: random or first",
     }
     search = {  # noqa: RUF012
         "cache_threshold": Span(0.05, 0.95),
@@ -52,8 +55,12 @@ class CacheAware(PrefixAware):
         balance_rel_threshold: float = 1.5,
         max_tree_tokens: int = 1 << 26,
         eviction_interval_s: float = 60.0,
+        ties: str = "random",
     ) -> None:
         super().__init__(rng, PrefixMemory(max_tree_tokens, every_s=eviction_interval_s))
+        if ties not in ("random", "first"):
+            raise PolicyError(f"policy {self.name}: ties must be random or first, not {ties!r}")
+        self._first_of_ties = ties == "first"
         self.cache_threshold = cache_threshold
         self.balance_abs_threshold = balance_abs_threshold
         self.balance_rel_threshold = balance_rel_threshold
@@ -63,7 +70,7 @@ class CacheAware(PrefixAware):
         loads = [server.in_flight_requests for server in servers]
         low, high = min(loads), max(loads)
         if high - low > self.balance_abs_threshold and high > self.balance_rel_threshold * low:
-            return Route(least(servers, in_flight_requests, self.rng).server_id)
+            return Route(self.least(cluster, in_flight_requests).server_id)
         found = self.memory.tree.longest(request.prefix_hashes, {server.server_id for server in servers})
         if found and found[1] * PREFIX_BLOCK_TOKENS > self.cache_threshold * request.prompt_tokens:
             return Route(found[0])
@@ -71,7 +78,13 @@ class CacheAware(PrefixAware):
 
     def on_miss(self, cluster: ClusterView) -> ServerView:
         """Where a prompt goes that nobody has."""
-        return least(cluster.servers, in_flight_requests, self.rng)
+        return self.least(cluster, in_flight_requests)
+
+    def least(self, cluster: ClusterView, load: Callable[[ServerView], float]) -> ServerView:
+        """The server of the least load, or one of them."""
+        if self._first_of_ties:
+            return min(cluster.servers, key=load)
+        return least(cluster.servers, load, self.rng)
 
 
 class CacheAwareSmallestTree(CacheAware):
@@ -88,4 +101,4 @@ class CacheAwareSmallestTree(CacheAware):
 
     def on_miss(self, cluster: ClusterView) -> ServerView:
         sizes = self.memory.tree.sizes
-        return least(cluster.servers, lambda server: sizes[server.server_id], self.rng)
+        return self.least(cluster, lambda server: sizes[server.server_id])

@@ -17,7 +17,7 @@ Blocks = tuple[int, ...]
 
 class _Node:
     """The edge ``blocks[start:end]`` of a prompt. ``used`` has the last use by each server that holds all of it, hence
-    all that leads to it."""
+    all that leads to it, in the order in which they came to hold it."""
 
     __slots__ = ("blocks", "children", "end", "parent", "start", "used")
 
@@ -70,11 +70,12 @@ class PrefixTree:
         return found
 
     def longest(self, blocks: Blocks, among: Container[str]) -> tuple[str, int] | None:
-        """Of these servers, the one that holds most of the prompt and how many blocks; of several, the last used."""
+        """Of these servers, the one that holds most of the prompt and how many blocks; of several, the one that has
+        held it longest."""
         for node, depth in reversed(self._walk(blocks)):
-            holders = [(used, server_id) for server_id, used in node.used.items() if server_id in among]
-            if holders:
-                return max(holders)[1], depth
+            for server_id in node.used:
+                if server_id in among:
+                    return server_id, depth
         return None
 
     def insert(self, blocks: Blocks, server_id: str, now: float) -> None:

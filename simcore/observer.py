@@ -57,8 +57,8 @@ class Reporter:
             load.generated_tokens,
             telemetry.ttft_sum_s,
             telemetry.ttft_count,
-            telemetry.tpot_sum_s,
-            telemetry.tpot_count,
+            load.gap_sum_s,
+            load.gaps,
         )
         self._previous[index] = totals
         latest = self._latest[index]

@@ -128,8 +128,8 @@ class Control:
             "num_aborted_requests_total": self._answering.aborted,
             "time_to_first_token_seconds_sum": telemetry.ttft_sum_s,
             "time_to_first_token_seconds_count": telemetry.ttft_count,
-            "inter_token_latency_seconds_sum": telemetry.tpot_sum_s,
-            "inter_token_latency_seconds_count": telemetry.tpot_count,
+            "inter_token_latency_seconds_sum": load.gap_sum_s,
+            "inter_token_latency_seconds_count": load.gaps,
         }
         labels = f'{{model_name="{self._engine.profile.model}",engine_type="{EMULATOR}"}}'
         text = "".join(f"sglang:{name}{labels} {value}\n" for name, value in samples.items())

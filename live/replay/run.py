@@ -3,11 +3,9 @@
 import asyncio
 import json
 import random
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +42,7 @@ from .books import Books
 from .connecting import connected, not_reported, server_note
 from .generator import Generator
 from .prompts import PromptTokens
+from .stopping import stopping_on_errors, stopping_on_interrupt
 from .tables import Counters, read_counters, server_frame
 
 __all__ = ["LiveOptions", "LiveRun", "Progress", "run_live"]
@@ -87,7 +86,8 @@ async def run_live(
     folder: Path,
     on_progress: Progress,
 ) -> LiveRun:
-    """Run one policy; files are written into ``folder``. Raises UserError and PolicyError before a request is sent.
+    """Run one policy; files are written into ``folder``. Raises UserError and PolicyError before a request is sent, and
+    at once what the policy raises in the run.
 
     On Ctrl-C the result so far comes back, marked ``interrupted``.
     """
@@ -170,15 +170,19 @@ class _Run:
         for action, turn in control_actions(self._scenario, self._turns):
             self._clock.at(action.at_s, self._on_control, (action, turn))
         ticker = asyncio.get_running_loop().create_task(_tick(on_progress, self.generator))
-        with _stopping_on_interrupt(self.generator) as interrupted:
-            async with self._fleet.watching():
-                if self._controller is not None:
-                    self._controlling.start(self._controller)
-                await self.generator.run()
-                self._controlling.stop()
-                await self._air.settle()
-        ticker.cancel()
-        await asyncio.gather(ticker, return_exceptions=True)
+        try:
+            with stopping_on_interrupt(self.generator) as interrupted, stopping_on_errors(self.generator) as errors:
+                async with self._fleet.watching():
+                    if self._controller is not None:
+                        self._controlling.start(self._controller)
+                    await self.generator.run()
+                    self._controlling.stop()
+                    if errors:
+                        raise errors[0]
+                    await self._air.settle()
+        finally:
+            ticker.cancel()
+            await asyncio.gather(ticker, return_exceptions=True)
         on_progress(self.generator)
         for member in members:
             with suppress(aiohttp.ClientError, BackendError, OSError, TimeoutError):
@@ -270,23 +274,3 @@ async def _tick(on_progress: Progress, generator: Generator) -> None:
     while True:
         on_progress(generator)
         await asyncio.sleep(0.25)
-
-
-@contextmanager
-def _stopping_on_interrupt(generator: Generator) -> Iterator[list[int]]:
-    """Within the block Ctrl-C ends the generator; the list is not empty then. Only the main thread is told of it."""
-    interrupted: list[int] = []
-
-    def stop() -> None:
-        interrupted.append(signal.SIGINT)
-        generator.stop()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, stop)
-    try:
-        yield interrupted
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)

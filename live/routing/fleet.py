@@ -172,6 +172,8 @@ class Fleet:
         tasks = [loop.create_task(self._check(member))]
         if member.backend.reports:
             tasks.append(loop.create_task(self._poll(member)))
+        for task in tasks:
+            task.add_done_callback(_told_if_broken)
         self._watchers[member.server_id] = tasks
 
     async def _check(self, member: Member) -> None:
@@ -202,3 +204,9 @@ class Fleet:
                 self.driver.report(member.server_id, report)
             due = max(due + self.settings.report_interval_s, loop.time())
             await asyncio.sleep(due - loop.time())
+
+
+def _told_if_broken(task: asyncio.Task[None]) -> None:
+    """What ends a watch, such as a policy's mistake in ``on_report``, is not kept until somebody asks for it."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        task.get_loop().call_exception_handler({"message": "a server's watch has ended", "exception": error})

@@ -83,7 +83,7 @@ class ContinuousServer:
         self._max_queued_requests = settings.max_queued_requests
         self._lets_in_late = settings.overlap and self._max_queued_requests is None
         self._looks_past = looks_past and self._lets_in_late and not exact_steps
-        self._before_prefill = (0, 0, 0, 0)
+        self._before_prefill = Load(0, 0, 0, 0, 0.0, 0)
         self._looked_ahead = False
         self._ahead: Step | None = None
         self._decoded_at = 0.0
@@ -128,15 +128,19 @@ class ContinuousServer:
         """See ``Server``."""
         scheduler, run = self.scheduler, self._run
         if run is not None and (now < run.started_at or self._looked_ahead):
-            running, waiting, used, generated = self._before_prefill
-            return Load(running, waiting + len(self._inbox), used, generated)
+            before = self._before_prefill
+            return before._replace(queued=before.queued + len(self._inbox))
         queued = len(scheduler.waiting) + len(self._inbox)
         used, generated = scheduler.pool.used, scheduler.generated_tokens
+        gap_sum_s, gaps = self.telemetry.gap_sum_s, self.telemetry.gaps
         if run is not None and run.steps > 1:
             steps = run.steps_begun(now) - 1
             used += scheduler.running.tokens_needed(steps)
             generated += steps * run.decode_batch
-        return Load(scheduler.running_requests, queued, used, generated)
+            if steps and self._sums_latencies:
+                gap_sum_s += self._gap_sum_s(run, run.end(steps))
+                gaps += steps * run.decode_batch
+        return Load(scheduler.running_requests, queued, used, generated, gap_sum_s, gaps)
 
     def set_max_running_requests(self, limit: int) -> None:
         """Change the server's own admission cap from the next step on; nothing is preempted."""
@@ -254,11 +258,13 @@ class ContinuousServer:
         """
         scheduler = self.scheduler
         pool = scheduler.pool
-        self._before_prefill = (
+        self._before_prefill = Load(
             scheduler.running_requests,
             len(scheduler.waiting),
             pool.capacity - pool.free - pool.cache.evictable_tokens,
             scheduler.generated_tokens,
+            self.telemetry.gap_sum_s,
+            self.telemetry.gaps,
         )
         ahead = scheduler.form(prefill)
         if scheduler.retracted:
@@ -281,6 +287,8 @@ class ContinuousServer:
         """Take the results of a run in and tell of them."""
         telemetry, scheduler = self.telemetry, self.scheduler
         if run.decode_batch:
+            if self._sums_latencies:
+                telemetry.count_gaps(self._gap_sum_s(run, now), run.steps * run.decode_batch)
             telemetry.steps.add(run, now, self._decoded_at, self._fresh)
             self._decoded_at, self._fresh = now, _NOBODY
         else:
@@ -301,9 +309,13 @@ class ContinuousServer:
         if going_on:
             self._fresh = (*self._fresh, (now, going_on))
         for request in ended:
-            if self._sums_latencies:
-                telemetry.count_end(request, now)
             self._listener.ended(self, request, now)
+
+    def _gap_sum_s(self, run: Step, until: float) -> float:
+        """From each decoding request's last token before the run to its token at ``until``, all together."""
+        joined = sum(count for _, count in self._fresh)
+        since = self._decoded_at * (run.decode_batch - joined) + sum(at * count for at, count in self._fresh)
+        return run.decode_batch * until - since
 
     # -- runs ----------------------------------------------------------------------------------------------------
 

@@ -15,12 +15,15 @@ OUT_OF_MEMORY = "the KV pool is too small even for this request alone"
 
 
 class Load(NamedTuple):
-    """A server's state at one moment; ``generated_tokens`` counts from the start."""
+    """A server's state at one moment. ``generated_tokens`` counts from the start, and so do the ``gaps`` between two
+    tokens of a request, with their sum in seconds."""
 
     running: int
     queued: int
     kv_tokens_used: int
     generated_tokens: int
+    gap_sum_s: float
+    gaps: int
 
 
 class Listener(Protocol):

@@ -74,7 +74,8 @@ class StaticServer:
         if self._decode is not None:
             rows = (self._decode.steps_begun(now) - 1) * len(self._batch)
         queued = len(self._waiting) + len(self._inbox)
-        return Load(len(self._batch), queued, used + rows, self._generated_tokens + rows)
+        gap_sum_s, gaps = self.telemetry.gap_sum_s, self.telemetry.gaps
+        return Load(len(self._batch), queued, used + rows, self._generated_tokens + rows, gap_sum_s, gaps)
 
     def _on_ready(self, now: float, _: None) -> None:
         request = heapq.heappop(self._inbox)[2]
@@ -153,7 +154,9 @@ class StaticServer:
         self._generated_tokens += run.steps * run.decode_batch
         telemetry = self.telemetry
         telemetry.steps.add(run, now, math.nan)
-        telemetry.steps.add_gaps((now - run.started_at) / run.steps, sum(r.output_tokens - 1 for r in self._batch))
+        step_s, gaps = (now - run.started_at) / run.steps, sum(r.output_tokens - 1 for r in self._batch)
+        telemetry.steps.add_gaps(step_s, gaps)
+        telemetry.count_gaps(step_s * gaps, gaps)
         self._end(now)
 
     def _end(self, now: float) -> None:
@@ -161,7 +164,6 @@ class StaticServer:
         for request in ended:
             if not request.done:
                 request.done = True
-                self.telemetry.count_end(request, now)
                 self._listener.ended(self, request, now)
         if not self._batch:
             self._start_when_due(now)

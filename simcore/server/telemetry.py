@@ -19,8 +19,8 @@ class Telemetry:
         self.peak_running = 0
         self.ttft_sum_s = 0.0
         self.ttft_count = 0
-        self.tpot_sum_s = 0.0
-        self.tpot_count = 0
+        self.gap_sum_s = 0.0
+        self.gaps = 0
 
     @property
     def totals(self) -> StepTotals:
@@ -32,8 +32,7 @@ class Telemetry:
         self.ttft_sum_s += now - request.ready_at
         self.ttft_count += 1
 
-    def count_end(self, request: ServerRequest, now: float) -> None:
-        """A request is complete."""
-        if (later := request.output_tokens - 1) > 0:
-            self.tpot_sum_s += (now - request.first_token_at) / later
-            self.tpot_count += 1
+    def count_gaps(self, total_s: float, gaps: int) -> None:
+        """So many requests got a token, or several, each so long after the one before."""
+        self.gap_sum_s += total_s
+        self.gaps += gaps

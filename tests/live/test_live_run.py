@@ -296,3 +296,38 @@ def test_where_the_servers_are_must_be_said_once(options: list[str]) -> None:
     done = CliRunner().invoke(simroute, ["live", "--scenario", "quickstart", *options])
     assert done.exit_code == 2
     assert "--" in done.stderr
+
+
+BROKEN = """\
+from policies import Policy, Route
+
+class {name}(Policy):
+    needs = frozenset({{"queued_requests"}})
+
+    def choose(self, request, cluster):
+        {choose}
+        return Route(cluster.servers[0].server_id)
+
+    def {hook}:
+        raise ZeroDivisionError("of the policy's own")
+"""
+
+
+@pytest.mark.parametrize(
+    ("choose", "hook", "error", "message"),
+    [
+        ("1 / (request.request_id < 3)", "unused(self)", ZeroDivisionError, "division by zero"),
+        ("return Route('gpu-1')", "unused(self)", PolicyError, "Broken routed request 0 to the unknown server 'gpu-1'"),
+        ("pass", "on_dispatch(self, request, server, now)", ZeroDivisionError, "of the policy's own"),
+        ("pass", "on_first_token(self, request, server, now)", ZeroDivisionError, "of the policy's own"),
+        ("pass", "on_finish(self, request, server, now)", ZeroDivisionError, "of the policy's own"),
+        ("pass", "on_report(self, server, now)", ZeroDivisionError, "of the policy's own"),
+    ],
+)
+def test_a_policys_mistake_ends_the_run_at_once(
+    choose: str, hook: str, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(BROKEN.format(name="Broken", choose=choose, hook=hook))
+    with pytest.raises(error, match=message):
+        run(scenario(router={"report_interval_s": 0.2}), tmp_path, f"{file}:Broken")

@@ -29,15 +29,15 @@ def test_equal_blocks_behind_different_ones_are_not_shared() -> None:
     assert tree.sizes["s0"] == 4
 
 
-def test_the_longest_match_belongs_to_its_last_user_among_those_asked_for() -> None:
+def test_the_longest_match_belongs_to_who_has_held_it_longest_of_those_asked_for() -> None:
     tree = PrefixTree()
     tree.insert(blocks("abcd"), "s0", 0.0)
     tree.insert(blocks("abcd"), "s1", 1.0)
     tree.insert(blocks("ab"), "s2", 2.0)
-    assert tree.longest(blocks("abcde"), {"s0", "s1", "s2"}) == ("s1", 4)
-    assert tree.longest(blocks("abcde"), {"s0", "s2"}) == ("s0", 4)
+    assert tree.longest(blocks("abcde"), {"s0", "s1", "s2"}) == ("s0", 4)
+    assert tree.longest(blocks("abcde"), {"s1", "s2"}) == ("s1", 4)
     assert tree.longest(blocks("abcde"), {"s2"}) == ("s2", 2)
-    assert tree.longest(blocks("abx"), {"s0", "s1", "s2"}) == ("s2", 2)
+    assert tree.longest(blocks("abx"), {"s0", "s1", "s2"}) == ("s0", 2)
     assert tree.longest(blocks("abx"), {"s9"}) is None
     assert tree.longest(blocks("x"), {"s0"}) is None
 

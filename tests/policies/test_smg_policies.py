@@ -49,18 +49,33 @@ def test_cache_aware_puts_every_prompt_into_the_chosen_servers_tree() -> None:
     assert bench.choose(request(blocks=blocks("abcd"))) == 1, "its owner, though s0 has less"
 
 
-def test_cache_aware_takes_the_owner_that_was_sent_it_last() -> None:
+def test_cache_aware_takes_the_owner_that_was_sent_it_first() -> None:
+    """A node of sglang-router's tree keeps the tenant that made it (``last_tenant`` in tree.rs), whoever uses it."""
     bench = Bench("cache_aware", [0, 0, 0])
     for now, index in enumerate([2, 0, 1]):
         bench.now = float(now)
         bench.dispatch(request(blocks=blocks("ab")), index)
-    assert bench.choose(request(blocks=blocks("ab"))) == 1
-    assert bench.choose(request(blocks=blocks("ab")), among=[0, 2]) == 0, "of those that are open"
+    assert bench.choose(request(blocks=blocks("ab"))) == 2
+    assert bench.choose(request(blocks=blocks("ab")), among=[0, 1]) == 0, "of those that are open"
+    bench.dispatch(request(blocks=blocks("abc")), 1)
+    assert bench.choose(request(blocks=blocks("abc"))) == 1, "it made what is longer"
+    assert bench.choose(request(blocks=blocks("abd"))) == 2, "and not what was there"
 
 
 def test_cache_aware_breaks_ties_at_random() -> None:
     bench = Bench("cache_aware", [0, 0, 0])
     assert {bench.choose(request(blocks=blocks("ab"))) for _ in range(50)} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("name", ["cache_aware", "cache_aware_smallest_tree"])
+def test_cache_aware_takes_the_first_of_ties_where_asked_to(name: str) -> None:
+    bench = Bench(name, [1, 0, 0], ties="first")
+    chosen = {"cache_aware": {1}, "cache_aware_smallest_tree": {0}}[name]
+    assert {bench.choose(request(blocks=blocks("ab"))) for _ in range(20)} == chosen, "as sglang-router does"
+    bench = Bench(name, [200, 100, 100], ties="first")
+    assert {bench.choose(request(blocks=blocks("ab"))) for _ in range(20)} == {1}, "also where loads are uneven"
+    with pytest.raises(PolicyError, match=f"policy {name}: ties must be random or first, not 'last'"):
+        Bench(name, [0], ties="last")
 
 
 def test_cache_aware_bounds_each_servers_tree_at_its_interval() -> None:

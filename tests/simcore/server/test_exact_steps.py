@@ -33,7 +33,7 @@ def assert_equal(got: Play, wanted: Play) -> None:
     for one, other in zip(got.sent, wanted.sent, strict=True):
         assert (one.retractions, one.cached_tokens) == (other.retractions, other.cached_tokens)
     mine, theirs = got.bench.server.telemetry, wanted.bench.server.telemetry
-    for name in ("retractions", "cached_tokens", "ttft_count", "tpot_count", "peak_running"):
+    for name in ("retractions", "cached_tokens", "ttft_count", "gaps", "peak_running"):
         assert getattr(mine, name) == getattr(theirs, name), name
     assert got.bench.generated_tokens == wanted.bench.generated_tokens
     for name in ("steps", "prefill_tokens", "decode_tokens"):
@@ -41,7 +41,7 @@ def assert_equal(got: Play, wanted: Play) -> None:
     for name in ("prefill_s", "decode_s", "mixed_s"):
         assert getattr(mine.totals, name) == pytest.approx(getattr(theirs.totals, name), abs=1e-6), name
     assert mine.ttft_sum_s == pytest.approx(theirs.ttft_sum_s, abs=1e-6)
-    assert mine.tpot_sum_s == pytest.approx(theirs.tpot_sum_s, abs=1e-6)
+    assert mine.gap_sum_s == pytest.approx(theirs.gap_sum_s, abs=1e-6)
 
 
 def test_macro_steps_equal_exact_steps() -> None:
@@ -54,7 +54,8 @@ def test_macro_steps_equal_exact_steps() -> None:
         assert_equal(macro, exact)
         for got, wanted in zip(macro.loads, exact.loads, strict=True):
             # The KV of a step that is formed ahead may be allocated as early as that.
-            assert got._replace(kv_tokens_used=0) == wanted._replace(kv_tokens_used=0)
+            assert got._replace(kv_tokens_used=0, gap_sum_s=0) == wanted._replace(kv_tokens_used=0, gap_sum_s=0)
+            assert got.gap_sum_s == pytest.approx(wanted.gap_sum_s, abs=1e-9)
             assert got.kv_tokens_used == wanted.kv_tokens_used or case.settings["overlap"]
         seen.update(macro.seen)
 

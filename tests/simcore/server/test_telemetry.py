@@ -94,8 +94,18 @@ def test_sums_of_latencies(exact_steps: bool) -> None:
     bench.run()
     telemetry = bench.server.telemetry
     assert (telemetry.ttft_sum_s, telemetry.ttft_count) == (10.0 + 10.5 + 10.0, 3)
-    # 14 s for four tokens and 2 s for two; a single token has no time per token.
-    assert (telemetry.tpot_sum_s, telemetry.tpot_count) == (14 / 4 + 2 / 2, 2)
+    # 14 s for four tokens and 2 s for two; a single token has none before it.
+    assert (telemetry.gap_sum_s, telemetry.gaps) == (14 + 2, 4 + 2)
+
+
+def test_gaps_are_told_of_while_a_request_runs(exact_steps: bool) -> None:
+    """As SGLang's inter_token_latency: token by token, not at a request's end."""
+    bench = step_bench(exact_steps=exact_steps)
+    loads = bench.watch(9.5, 14.5, 24.5, 36.5)
+    bench.send(request(0, 50, 100), request(1, 70, 50, at=15.5))
+    bench.run()
+    # Prefills until 10 and from 16 to 26, through which the first request waits for its seventh token after the first.
+    assert [(load.gap_sum_s, load.gaps) for load in loads] == [(0, 0), (4, 4), (6, 6), (6 + (11 + 9) + 10, 6 + 10 + 10)]
 
 
 def test_peaks(exact_steps: bool) -> None:
