@@ -42,8 +42,9 @@ __all__ = [
 RECORDS_SCHEMA_VERSION: Final = 1
 """Stored in each parquet file's metadata as ``simroute.schema_version``; new columns alone do not raise it."""
 
-_ADDED: Final = ("server_queue_s", "prefill_s")
-"""Columns that runs of earlier versions lack; NaN there."""
+_PRICES: Final = ("price_per_hour", "input_price_per_million", "output_price_per_million")
+_ADDED: Final = {"requests": ("server_queue_s", "prefill_s"), "servers": ("model", *_PRICES)}
+"""Columns that runs of earlier versions lack; NaN there, and empty for text."""
 
 _TABLES: Final = {
     "requests": REQUEST_DTYPES,
@@ -154,7 +155,7 @@ def load_run(path: Path) -> StoredRun:
         raise UserError(f"{path} is not a run folder: {missing[0]} is missing")
     summary = Summary.from_dict(_read_json(path / "summary.json"), str(path / "summary.json"))
     manifest = _read_manifest(path / "manifest.json")
-    tables = {name: _read_table(path / f"{name}.parquet", dtypes) for name, dtypes in _TABLES.items()}
+    tables = {name: _read_table(path, name, dtypes) for name, dtypes in _TABLES.items()}
     wall_s = manifest["wall_s"]
     assert isinstance(wall_s, float)
     result = RunResult(
@@ -203,7 +204,8 @@ def _write_table(path: Path, frame: pd.DataFrame, dtypes: Mapping[str, str]) -> 
     pq.write_table(pa.table(columns, schema=schema), path, compression="zstd")
 
 
-def _read_table(path: Path, dtypes: Mapping[str, str]) -> pd.DataFrame:
+def _read_table(folder: Path, table_name: str, dtypes: Mapping[str, str]) -> pd.DataFrame:
+    path, added = folder / f"{table_name}.parquet", _ADDED.get(table_name, ())
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
@@ -211,9 +213,10 @@ def _read_table(path: Path, dtypes: Mapping[str, str]) -> pd.DataFrame:
     version = (table.schema.metadata or {}).get(b"simroute.schema_version", b"").decode()
     if version != str(RECORDS_SCHEMA_VERSION):
         raise UserError(f"{path}: schema_version is {version!r}, this simroute reads {RECORDS_SCHEMA_VERSION}")
-    there = [name for name in dtypes if name in table.column_names or name not in _ADDED]
+    there = [name for name in dtypes if name in table.column_names or name not in added]
     frame: pd.DataFrame = table.select(there).to_pandas()
-    return frame.reindex(columns=list(dtypes)).astype(dict(dtypes))
+    texts = {name: "" for name in added if dtypes[name] == "str" and name not in there}
+    return frame.reindex(columns=list(dtypes)).fillna(texts).astype(dict(dtypes))
 
 
 def write_plots(folder: Path, drawn: Mapping[str, str]) -> None:

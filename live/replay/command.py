@@ -15,7 +15,7 @@ from simcore.errors import UserError
 from simcore.experiment.check import check_experiment
 from simcore.manifest import make_manifest
 from simcore.metrics import observe, summarise
-from simcore.profile import ServiceProfile
+from simcore.remote_profile import AnyProfile
 from simcore.report import MeasuredRun, compare
 from simcore.run_folder import ComparisonFolder, comparison_folder, write_run
 from simcore.scenario import PolicySpec, Scenario, load_scenario, resolved_yaml
@@ -75,7 +75,7 @@ async def carry_out(command: LiveCommand) -> End:
 class _Live:
     """The runs of one call, one after the other: they share the machine."""
 
-    def __init__(self, command: LiveCommand, scenario: Scenario, profiles: Sequence[ServiceProfile]) -> None:
+    def __init__(self, command: LiveCommand, scenario: Scenario, profiles: Sequence[AnyProfile]) -> None:
         self._command = command
         self._scenario = scenario
         self._profiles = profiles

@@ -16,7 +16,7 @@ import aiohttp
 import psutil
 
 from simcore.errors import UserError
-from simcore.profile import ServiceProfile
+from simcore.remote_profile import AnyProfile
 
 __all__ = ["SGLangLaunch", "emulators", "sglang_servers"]
 
@@ -25,7 +25,7 @@ _STOP_S = 5.0
 
 
 @asynccontextmanager
-async def emulators(profiles: Sequence[ServiceProfile], *, speed: float, seed: int) -> AsyncIterator[list[str]]:
+async def emulators(profiles: Sequence[AnyProfile], *, speed: float, seed: int) -> AsyncIterator[list[str]]:
     """One emulated server a profile, in processes of their own; gives their addresses in order."""
     with tempfile.TemporaryDirectory(prefix="simroute-") as folder:
         started: list[asyncio.subprocess.Process] = []

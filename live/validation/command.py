@@ -13,7 +13,7 @@ from rich.console import Console
 from live.replay.run import LiveOptions
 from simcore.errors import UserError
 from simcore.experiment.check import check_experiment
-from simcore.profile import ServiceProfile
+from simcore.remote_profile import AnyProfile
 from simcore.run_folder import write_document, write_plots
 from simcore.scenario import PolicySpec, Scenario, resolved_yaml
 from simcore.staging import check_out
@@ -86,7 +86,7 @@ async def carry_out(command: ValidateCommand) -> End:
     return End(interrupted, bool(failed))
 
 
-def _scenarios(command: ValidateCommand) -> tuple[dict[Load, Scenario], list[ServiceProfile]]:
+def _scenarios(command: ValidateCommand) -> tuple[dict[Load, Scenario], list[AnyProfile]]:
     """The scenario under each load, checked."""
     scenarios = {}
     for load in command.loads:

@@ -17,7 +17,7 @@ from simcore.engine import simulate
 from simcore.errors import UserError
 from simcore.manifest import make_manifest
 from simcore.metrics import observe, summarise
-from simcore.profile import ServiceProfile
+from simcore.remote_profile import AnyProfile
 from simcore.records import RunResult
 from simcore.report import MeasuredRun
 from simcore.run_folder import StoredRun, load_run, write_run
@@ -52,7 +52,7 @@ class LiveCell:
 class Twins:
     """The cells' folders under ``out/cells``. ``emulated``: the profiles decide what live servers do."""
 
-    def __init__(self, out: Path, profiles: Sequence[ServiceProfile], *, emulated: bool) -> None:
+    def __init__(self, out: Path, profiles: Sequence[AnyProfile], *, emulated: bool) -> None:
         self._out = out / "cells"
         self._profiles = profiles
         self._emulated = emulated
