@@ -6,7 +6,7 @@ from .base import Policy
 from .registry import make_policy
 from .views import ClusterView, Decision, RequestView, ServerView
 
-__all__ = ["PerModel", "policy_for"]
+__all__ = ["PerModel", "per_model", "policy_for"]
 
 
 class PerModel(Policy):
@@ -18,18 +18,19 @@ class PerModel(Policy):
 
     def __init__(self, make: Callable[[int], Policy], models: Sequence[str]) -> None:
         self._make = make
+        self._first = first = make(0)
         self._policies: dict[str, Policy] = {}
+        super().__init__(first.rng)
         for model in models:
             self._of(model)
-        first = self._of(models[0])
-        super().__init__(first.rng)
         # What a class says of itself, this instance says of the policies within.
         self.name, self.needs, self.order = first.name, first.needs, first.order  # type: ignore[misc]
 
     def _of(self, model: str) -> Policy:
         policy = self._policies.get(model)
         if policy is None:
-            policy = self._policies[model] = self._make(len(self._policies))
+            policy = self._make(len(self._policies)) if self._policies else self._first
+            self._policies[model] = policy
         return policy
 
     def choose(self, request: RequestView, cluster: ClusterView) -> Decision:
@@ -53,10 +54,17 @@ class PerModel(Policy):
         self._of(server.model).on_report(server, now)
 
 
+def per_model(models: Sequence[str], name: str, params: Mapping[str, object], seed: int) -> Policy:
+    """A policy by its name, as many times as there are and will be models; the first has the very ``seed``.
+
+    Raises PolicyError.
+    """
+    return PerModel(lambda number: make_policy(name, params, seed + number), models)
+
+
 def policy_for(models: Sequence[str], name: str, params: Mapping[str, object], seed: int) -> Policy:
-    """The policy of a fleet that serves ``models``: itself where there is one, else one a model, the first of which
-    has the very ``seed``. Raises PolicyError."""
-    distinct = list(dict.fromkeys(models))
-    if len(distinct) == 1:
+    """The policy of a fleet to which no server of another model is added: it itself where there is one model, which
+    decides as ``per_model``'s does and costs less. Raises PolicyError."""
+    if len(set(models)) == 1:
         return make_policy(name, params, seed)
-    return PerModel(lambda number: make_policy(name, params, seed + number), distinct)
+    return per_model(models, name, params, seed)

@@ -151,8 +151,8 @@ class Router:
         return actions + self._pump(now, entry.model)
 
     def on_limited(self, now: float, request_id: int, retry_after_s: float) -> list[Action]:
-        """A server with a rate limit took nothing of the request, for there was too much already (HTTP 429). It waits on
-        at the head of the queue, this attempt uncounted, and the server is closed until ``retry_after_s`` from now."""
+        """A server with a rate limit took nothing of the request, for there was too much already (HTTP 429). It waits
+        on at the head of the queue, this attempt uncounted, and the server is closed for ``retry_after_s``."""
         entry = self._requests[request_id]
         state = entry.server
         assert state is not None, f"request {request_id} was turned away by no server"

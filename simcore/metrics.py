@@ -101,7 +101,8 @@ def summarise(result: RunResult, slo: Mapping[str, float | None], warmup_s: floa
     - ``concurrency`` is the mean number of requests at the servers: the sum of server_latency_s over the window.
     - ``cache_hit_rate`` is cached over prompt tokens of the measured requests that were dispatched.
     - ``cost`` is ``cost.py``'s; ``models`` has the same figures of the requests for each model.
-    - ``itl_s``, ``utilisation`` (the mean of the servers whose work is known: a remote API's is not), ``retractions``, ``imbalance`` and ``servers`` cover the whole
+    - ``utilisation`` and ``imbalance`` are over the servers whose work is known: a remote API's is not.
+    - ``itl_s``, ``utilisation`` (the servers' mean), ``retractions``, ``imbalance`` and ``servers`` cover the whole
       run, warm-up included: the counters behind them do not know when a request arrived.
     """
     requests = result.requests

@@ -33,7 +33,7 @@ class RemotePrice(_Part):
 
 
 class RemoteProfile(_Part):
-    """A remote API as its clients see it: no batch, no queue, no cache of ours; a delay, a speed, a price and limits."""
+    """A remote API as its clients see it: no batch, no queue and no cache, but a delay, a speed, a price and limits."""
 
     schema_version: Literal[1]
     kind: Literal["remote_api"]

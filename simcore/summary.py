@@ -8,7 +8,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from simcore.errors import UserError
 
-__all__ = ["SUMMARY_SCHEMA_VERSION", "Cost", "Imbalance", "ModelSummary", "ServerSummary", "Spread", "Summary", "json_safe"]
+__all__ = [
+    "SUMMARY_SCHEMA_VERSION",
+    "Cost",
+    "Imbalance",
+    "ModelSummary",
+    "ServerSummary",
+    "Spread",
+    "Summary",
+    "json_safe",
+]
 
 SUMMARY_SCHEMA_VERSION: Final = 1
 """Raised when a key of ``summary.json`` changes its meaning or goes; new keys alone do not raise it."""
@@ -40,8 +49,8 @@ class Imbalance:
 class Cost:
     """What the whole run cost, warm-up included, in the currency of the prices; NaN where no price was given.
 
-    ``own`` are the servers that are paid by the hour, ``remote`` the APIs that are paid by the token. The two ratios are
-    of ``total`` to the finished requests, and to the tokens of their answers.
+    ``own`` are the servers that are paid by the hour, ``remote`` the APIs that are paid by the token. The two ratios
+    are of ``total`` to the finished requests, and to the tokens of their answers.
     """
 
     total: float = math.nan

@@ -87,6 +87,7 @@ class Backend(ABC):
     paths       what clients may ask this kind for
     generate    where ``live_body`` goes
     reports     the ServerReport fields that it can give; ``connect`` narrows it to what this server does give
+    wanted_model  which of the models that an OpenAI-compatible API offers; None: the first
     """
 
     name: ClassVar[str]
@@ -99,6 +100,7 @@ class Backend(ABC):
         self.session = session
         self.headers: tuple[tuple[str, str], ...] = (("Authorization", f"Bearer {api_key}"),) if api_key else ()
         self.reports: frozenset[str] = frozenset()
+        self.wanted_model: str | None = None
 
     @abstractmethod
     async def connect(self) -> Facts:

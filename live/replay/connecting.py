@@ -22,9 +22,7 @@ async def connected(
     """The servers, each asked who it is. Raises UserError where one cannot be reached or is of another kind."""
     timeout = aiohttp.ClientTimeout(total=10)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        backends = [
-            BACKENDS[kind](Origin(url), session, api_key) for url, kind in zip(urls, kinds, strict=True)
-        ]
+        backends = [BACKENDS[kind](Origin(url), session, api_key) for url, kind in zip(urls, kinds, strict=True)]
         facts = []
         for backend in backends:
             try:

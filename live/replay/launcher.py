@@ -16,12 +16,17 @@ import aiohttp
 import psutil
 
 from simcore.errors import UserError
-from simcore.remote_profile import AnyProfile
+from simcore.remote_profile import AnyProfile, RemoteProfile
 
-__all__ = ["SGLangLaunch", "emulators", "sglang_servers"]
+__all__ = ["SGLangLaunch", "backends_of", "emulators", "sglang_servers"]
 
 _STARTUP_S = 60.0
 _STOP_S = 5.0
+
+
+def backends_of(profiles: Sequence[AnyProfile]) -> tuple[str, ...]:
+    """The kinds of ``emulators`` of these profiles, as ``BACKENDS`` names them."""
+    return tuple("openai" if isinstance(profile, RemoteProfile) else "sglang" for profile in profiles)
 
 
 @asynccontextmanager

@@ -49,8 +49,8 @@ Progress = Callable[[Generator], None]
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """How a run is carried out. ``speed`` is the emulators' own; real servers have 1. ``backends`` are the servers' kinds
-    one by one, empty where all are of the kind ``backend``."""
+    """How a run is carried out. ``speed`` is the emulators' own; real servers have 1. ``backends`` are the servers'
+    kinds one by one, empty where all are of the kind ``backend``."""
 
     backend: str = "sglang"
     backends: tuple[str, ...] = ()

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from policies import Policy, RequestView, make_order, make_policy
+from policies import Policy, RequestView, make_order
 from policies.ledger import ServerConfig, ServerReport
+from policies.per_model import per_model
 from policies.router import Abort, Action, Dispatch, Fail, Refuse, Router
 from simcore.errors import UserError
 
@@ -36,8 +37,8 @@ class RouterSetup:
     max_attempts: int = 1
 
     def make_policy(self) -> Policy:
-        """The policy with its own random stream. Raises PolicyError."""
-        return make_policy(self.policy, self.params, self.seed)
+        """The policy with its own random stream, one a model. Raises PolicyError."""
+        return per_model([server.model for server in self.servers], self.policy, self.params, self.seed)
 
     def router(self, policy: Policy) -> Router:
         """The router around ``policy``. Raises PolicyError."""
@@ -115,13 +116,16 @@ def _told(router: Router) -> dict[str, Callable[..., Any]]:
         return router.on_failure(now, request_id, reason, retry=retry)
 
     def switch(now: float, policy: str, params: dict[str, object], seed: int, order: str | None) -> list[Action]:
-        return router.switch_policy(now, make_policy(policy, params, seed), make_order(order) if order else None)
+        made = per_model([state.model for state in router.servers.values()], policy, params, seed)
+        return router.switch_policy(now, made, make_order(order) if order else None)
 
     return {
         "arrival": arrival,
         "first_token": router.on_first_token,
         "finish": router.on_finish,
         "failure": failure,
+        "limited": router.on_limited,
+        "room": router.on_room,
         "cancel": router.on_cancel,
         "report": lambda now, server_id, report: router.on_report(now, server_id, ServerReport(*report)),
         "cap": router.set_cap,

@@ -32,6 +32,7 @@ class Connector:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within_s
         backend = BACKENDS[entry.backend](Origin(entry.url), self._session, secret(entry.api_key_env))
+        backend.wanted_model = entry.model
         while True:
             try:
                 return backend, await backend.connect()

@@ -4,12 +4,13 @@ import json
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 from rich.console import Console
 
+from live.replay.launcher import backends_of
 from live.replay.run import LiveOptions
 from simcore.errors import UserError
 from simcore.experiment.check import check_experiment
@@ -75,7 +76,8 @@ async def carry_out(command: ValidateCommand) -> End:
         click.echo(f"{len(cells) - len(missing)} of {len(cells)} cells are in {out} already", err=True)
     interrupted = False
     if missing:
-        fleet = Fleet(command.servers, command.emulate, tuple(profiles), command.options, seed)
+        options = replace(command.options, backends=backends_of(profiles)) if emulated else command.options
+        fleet = Fleet(command.servers, command.emulate, tuple(profiles), options, seed)
         interrupted = await run_missing(missing, scenarios, twins, fleet, quiet=command.quiet)
     validation = find(first.name, _pairings(cells, scenarios, twins))
     failed = failures(gates, validation)

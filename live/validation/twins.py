@@ -17,8 +17,8 @@ from simcore.engine import simulate
 from simcore.errors import UserError
 from simcore.manifest import make_manifest
 from simcore.metrics import observe, summarise
-from simcore.remote_profile import AnyProfile
 from simcore.records import RunResult
+from simcore.remote_profile import AnyProfile
 from simcore.report import MeasuredRun
 from simcore.run_folder import StoredRun, load_run, write_run
 from simcore.scenario import Scenario, resolved_yaml

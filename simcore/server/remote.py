@@ -100,7 +100,7 @@ class RemoteServer:
         mean_s = self._profile.first_token_s
         if not self._sigma or not mean_s:
             return mean_s
-        return mean_s * float(self._rng.lognormal(-self._sigma**2 / 2, self._sigma))
+        return mean_s * float(self._rng.lognormal(-(self._sigma**2) / 2, self._sigma))
 
     def _on_first_token(self, now: float, request: ServerRequest) -> None:
         if request.done:

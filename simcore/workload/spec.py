@@ -27,8 +27,8 @@ class WorkloadSpec(Section):
                       number: the sampling limit of every request; longer answers are cut there, others end before it.
     ignore_eos        whether the model is told to generate to the limit; where not given, true with "exact" only.
     expected_output   what policies may see of an answer's length.
-    models            the models that requests ask for, each with its share; all turns of a session ask for the same one.
-                      Not needed where the servers serve one model.
+    models            the models that requests ask for, each with its share; all turns of a session ask for the same
+                      one. Not needed where the servers serve one model.
     """
 
     arrivals: ArrivalSpec | None = None
