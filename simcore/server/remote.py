@@ -107,7 +107,6 @@ class RemoteServer:
             return
         request.first_token_at = now
         self.prompt_tokens += request.prompt_tokens
-        self.telemetry.count_first_token(request, now)
         if self._listener.wants_first_tokens:
             self._listener.first_token(self, request, now)
         last_at = self._running[request.request_id][1]
@@ -128,7 +127,6 @@ class RemoteServer:
         self.later_tokens += later
         if later:
             self.telemetry.steps.add_gaps(1 / self._profile.output_tps, later)
-        self.telemetry.count_end(request, now)
         self._listener.ended(self, request, now)
 
 
