@@ -30,9 +30,11 @@ class RateLimit:
         self._tokens_full_at = max(self._tokens_full_at, now) + self._token_s * tokens
         self._set_opening()
 
-    def push_back(self, until: float) -> None:
-        """The API took a request for too much, and has room again at ``until``: for one request, and then for as much
-        as refills."""
+    def push_back(self, until: float, tokens: int) -> None:
+        """The API sent a request of so many tokens back, which ``take`` had counted. It has room again at ``until``: for
+        one request, and then for as much as refills."""
+        self._requests_full_at -= self._request_s
+        self._tokens_full_at -= self._token_s * tokens
         if self._request_s:
             self._requests_full_at = max(self._requests_full_at, until + _MINUTE_S - self._request_s)
         if self._token_s:

@@ -157,7 +157,7 @@ class Router:
         state = entry.server
         assert state is not None, f"request {request_id} was turned away by no server"
         assert state.rate is not None, f"{state.server_id} has no rate limit"
-        state.rate.push_back(now + retry_after_s)
+        state.rate.push_back(now + retry_after_s, entry.tokens)
         state.in_budget = state.rate.opens_at <= now
         self._release(now, entry)
         self._update_open(state)

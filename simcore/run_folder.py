@@ -216,7 +216,7 @@ def _read_table(folder: Path, table_name: str, dtypes: Mapping[str, str]) -> pd.
     there = [name for name in dtypes if name in table.column_names or name not in added]
     frame: pd.DataFrame = table.select(there).to_pandas()
     texts = {name: "" for name in added if dtypes[name] == "str" and name not in there}
-    return frame.reindex(columns=list(dtypes)).fillna(texts).astype(dict(dtypes))
+    return frame.assign(**texts).reindex(columns=list(dtypes)).astype(dict(dtypes))
 
 
 def write_plots(folder: Path, drawn: Mapping[str, str]) -> None:

@@ -27,6 +27,13 @@ def test_tokens_may_be_overdrawn_and_are_paid_back_by_waiting() -> None:
     assert limit.opens_at == pytest.approx(30.0), "300 too many"
 
 
+def test_what_was_sent_back_is_not_counted() -> None:
+    limit = RateLimit(requests_per_minute=1, tokens_per_minute=None)
+    limit.take(0.0, 1)
+    limit.push_back(0.5, 1)
+    assert limit.opens_at == 0.5, "not a minute later"
+
+
 def test_the_stricter_of_the_two_decides() -> None:
     limit = RateLimit(requests_per_minute=1, tokens_per_minute=600)
     limit.take(0.0, 10)
@@ -38,7 +45,8 @@ def test_the_stricter_of_the_two_decides() -> None:
 @pytest.mark.parametrize(("requests", "tokens"), [(60, None), (None, 600), (60, 600)])
 def test_after_a_push_back_one_request_goes_and_the_next_waits(requests: float | None, tokens: float | None) -> None:
     limit = RateLimit(requests, tokens)
-    limit.push_back(5.0)
+    limit.take(4.0, 20)
+    limit.push_back(5.0, 20)
     assert limit.opens_at == pytest.approx(5.0)
     limit.take(5.0, 20)
     assert limit.opens_at == pytest.approx(6.0 if tokens is None else 7.0), "a second for it, or two for its tokens"

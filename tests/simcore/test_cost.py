@@ -1,9 +1,12 @@
 """What a run costs, by hand."""
 
+import json
 import math
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from support.engine import flat_profile, fleet, replay, run, scenario
 from support.remote import api
@@ -11,6 +14,7 @@ from support.results import make_result, measured
 
 from simcore.cost import costs_of_servers
 from simcore.errors import UserError
+from simcore.manifest import make_manifest
 from simcore.run_folder import load_run, write_run
 from simcore.scenario import load_scenario
 
@@ -102,14 +106,10 @@ def test_a_price_that_cannot_be(price: str) -> None:
         load_scenario("quickstart", [f"servers.0.price_per_hour={price}"])
 
 
-def test_records_of_before_there_were_prices_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import json
-
-    import pyarrow.parquet as pq
-    from test_run_folder import CONFIG, manifest_of
-
-    result = make_result([request("s0")])
-    folder = write_run(tmp_path, result, measured(result), config=CONFIG, manifest=manifest_of(result))
+def test_records_of_before_there_were_prices_can_be_read(tmp_path: Path) -> None:
+    result, then = make_result([request("s0")]), datetime(2025, 1, 31, tzinfo=UTC)
+    manifest = make_manifest(result, command=["simroute"], profiles={}, started_at=then, finished_at=then)
+    folder = write_run(tmp_path, result, measured(result), config="name: tiny\n", manifest=manifest)
     table = pq.read_table(folder / "servers.parquet")
     gone = ["model", "price_per_hour", "input_price_per_million", "output_price_per_million"]
     pq.write_table(table.drop_columns(gone), folder / "servers.parquet")

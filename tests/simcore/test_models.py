@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.cases import Case, cases
 from support.engine import column, fixed_lengths, flat_profile, fleet, replay, run, scenario
 from support.remote import api
+from support.scenarios import Case, cases
 
 from policies import PolicyError, make_policy
 from policies.needs import needs_reports
