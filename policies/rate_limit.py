@@ -31,8 +31,8 @@ class RateLimit:
         self._set_opening()
 
     def push_back(self, until: float, tokens: int) -> None:
-        """The API sent a request of so many tokens back, which ``take`` had counted. It has room again at ``until``: for
-        one request, and then for as much as refills."""
+        """The API sent a request of so many tokens back, which ``take`` had counted. It has room again at ``until``:
+        for one request, and then for as much as refills."""
         self._requests_full_at -= self._request_s
         self._tokens_full_at -= self._token_s * tokens
         if self._request_s:

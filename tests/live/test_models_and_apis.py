@@ -102,10 +102,11 @@ def test_an_apis_limit_makes_requests_wait_as_simulated(tmp_path: Path) -> None:
         requests = result.requests
         assert set(requests["status"]) == {"finished"}, requests["reason"].unique()
         waited = requests["dispatched_at"] - requests["arrived_at"]
-        assert waited.iloc[:60].max() < 0.25
-        # From the first request's time on, for the account is full until then.
-        went = requests["dispatched_at"].iloc[60:] - requests["arrived_at"].iloc[0]
-        assert went.tolist() == pytest.approx([1, 2, 3], abs=0.25)
+        assert waited.iloc[:60].max() < 0.5
+        # From the first request's time on, for the account is full until then; live, a busy machine is later.
+        went = (requests["dispatched_at"].iloc[60:] - requests["arrived_at"].iloc[0]).tolist()
+        latest = 1e-6 if result is sim else 1.5
+        assert all(number - 1e-6 <= at <= number + latest for number, at in enumerate(went, 1)), went
     assert replay(tmp_path / "events.jsonl").differences == ()
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()[1:]]
     assert sum(event["e"] == "room" for event in events) >= 3
@@ -258,11 +259,10 @@ def test_the_service_keeps_account_of_an_apis_limit() -> None:
         async with emulated(1, profile=given, speed=1.0) as (url,):
             entry = {"url": url, "backend": "openai", "remote": True, "requests_per_minute": 30, "model": MODEL}
             async with served([], servers=[entry], queue_timeout_s=30.0) as (router, _):
-                answers = await asyncio.gather(*(_post(router, BODY) for _ in range(31)))
-                assert [status for status, *_ in answers] == [200] * 31
                 began = time.perf_counter()
-                assert (await _post(router, BODY))[0] == 200
-                assert 1.0 < time.perf_counter() - began < 4.0, "two seconds a request"
+                answers = await asyncio.gather(*(_post(router, BODY) for _ in range(32)))
+                assert [status for status, *_ in answers] == [200] * 32
+                assert time.perf_counter() - began > 3.9, "thirty at once, then two seconds a request"
 
     asyncio.run(main())
 
