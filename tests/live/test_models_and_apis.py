@@ -209,7 +209,7 @@ def test_the_emulated_api_speaks_openais_protocol_at_its_pace() -> None:
             assert status == 200
             assert answer["model"] == MODEL
             assert answer["usage"]["completion_tokens"] == 4
-            assert 0.35 <= took_s < 0.8, "0.2 s and three tokens at 20 a second"
+            assert 0.35 <= took_s < 2.0, "0.2 s and three tokens at 20 a second"
             status, answer, _ = await _post(url, BODY | {"stream": True})
             assert answer.count("data: ") >= 4, "token by token"
             assert answer.rstrip().endswith("data: [DONE]")
