@@ -25,8 +25,11 @@ def model_tables(runs: Sequence[tuple[str, Summary]], who: str = "policy") -> li
     entries.sort(key=lambda entry: names.index(entry[2].model))
     several = len(runs) > 1
     models = [model for *_, model in entries]
-    columns = [Column("model", is_number=False, may_wrap=True), *([Column(who, is_number=False)] if several else [])]
-    columns += [Column("servers", leaves=2), Column("requests"), Column("req/s", leaves=3)]
+    columns = [
+        Column("model", is_number=False, may_wrap=True),
+        *([Column(who, is_number=False, may_wrap=True)] if several else []),
+    ]
+    columns += [Column("servers", leaves=2), Column("requests", leaves=7), Column("req/s", leaves=3)]
     cells = [
         [
             Cell(model.model),
@@ -57,15 +60,16 @@ def _figures(models: Sequence[ModelSummary], *, with_slo: bool) -> list[tuple[Co
     for latency, statistic, heading in _LATENCIES:
         values = [getattr(model.latencies[latency], statistic) for model in models]
         unit = latency_unit(values)
-        found.append((Column(f"{heading}, {unit.name}"), [unit.format(value) for value in values]))
+        leaves = 4 if latency == "e2e_s" else 0
+        found.append((Column(f"{heading}, {unit.name}", leaves=leaves), [unit.format(value) for value in values]))
     if with_slo:
         attained = [percent(model.slo_attainment) for model in models]
-        found.append((Column("SLO met", True, "requests that met every limit of the SLO"), attained))
+        found.append((Column("SLO met", True, "requests that met every limit of the SLO", 6), attained))
     lost = [sum(model.measured[status] for status in _LOST) for model in models]
     total = [sum(model.measured.values()) for model in models]
     shares = [percent(some / of) if of else "-" for some, of in zip(lost, total, strict=True)]
-    found.append((Column("lost", True, "rejected, failed or cancelled"), shares))
+    found.append((Column("lost", True, "rejected, failed or cancelled", 5), shares))
     if any(has_cost(model.cost) for model in models):
         costs = [number(model.cost.total) for model in models]
-        found.append((Column("cost", True, "of its servers in the whole run, in the prices' currency", 1), costs))
+        found.append((Column("cost", True, "of its servers in the whole run, in the prices' currency", 8), costs))
     return found
