@@ -38,5 +38,5 @@ def cost_column(comparison: Comparison) -> tuple[Column, list[Cell]] | None:
     known = [cost for cost in costs if isfinite(cost)]
     if not known:
         return None
-    column = Column("cost, per 1k req", True, "whole run, in the prices' currency, over finished requests", 8)
+    column = Column("cost, per 1k req", True, "whole run, in the prices' currency, over finished requests", 11)
     return column, [Cell(number(cost), strong=cost == min(known)) for cost in costs]
