@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from simcore.errors import UserError
 from simcore.fleet import fleet_profiles
 from simcore.profile import ServiceProfile
+from simcore.remote_profile import own_profiles
 from simcore.run_folder import StoredRun, load_run
 from simcore.scenario import Scenario
 from simcore.staging import check_out
@@ -97,7 +98,10 @@ def _profiles(run: StoredRun, profile: str | None) -> list[ServiceProfile]:
     servers = run.result.servers
     if profile is not None:
         return [ServiceProfile.load(profile, Path())] * len(servers)
-    profiles = fleet_profiles(Scenario.model_validate(YAML(typ="safe", pure=True).load(run.config)))
+    fleet = fleet_profiles(Scenario.model_validate(YAML(typ="safe", pure=True).load(run.config)))
+    profiles = own_profiles(fleet)
+    if len(profiles) < len(fleet):
+        raise UserError(f"{run.path}: part of its servers are remote APIs, which have no step times to follow")
     if servers["profile"].str.startswith("emulator of ").all():
         return [profiles[index % len(profiles)] for index in range(len(servers))]
     if len(profiles) != len(servers):

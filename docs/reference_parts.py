@@ -16,6 +16,7 @@ from policies.queue_orders import QUEUE_ORDERS
 from simcore.measures import measure_names
 from simcore.profile import ServiceProfile, bundled_profiles
 from simcore.records import CAP_DTYPES, ITL_DTYPES, REQUEST_DTYPES, SERVER_DTYPES, TIMELINE_DTYPES
+from simcore.remote_profile import RemoteProfile, bundled_apis, load_profile
 from simcore.scenario import Scenario, load_scenario
 from simcore.scenario_file import bundled_scenarios
 
@@ -96,6 +97,22 @@ def profiles() -> str:
     return _table(headings, rows)
 
 
+def remote_apis() -> str:
+    """The bundled remote APIs with what they cost and how fast they are."""
+    rows = []
+    for name in bundled_apis():
+        profile = load_profile(name, Path())
+        assert isinstance(profile, RemoteProfile)
+        price = f"{profile.price.input_per_million:g}, {profile.price.output_per_million:g}"
+        limits = [profile.requests_per_minute, profile.tokens_per_minute]
+        shown = ["none" if limit is None else f"{limit:,.0f}" for limit in limits]
+        rows.append(
+            [f"`{name}`", profile.model, f"{profile.first_token_s:g} s", f"{profile.output_tps:g}", price, *shown]
+        )
+    headings = ["API", "model", "first token", "tokens/s", "price in, out", "requests/min", "tokens/min"]
+    return _table(headings, rows)
+
+
 def records() -> str:
     """The columns of the parquet files."""
     files: Mapping[str, Mapping[str, str]] = {
@@ -127,6 +144,7 @@ REFERENCE_PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "queue orders": queue_orders,
     "controllers": controllers,
     "profiles": profiles,
+    "remote apis": remote_apis,
     "records": records,
     "measures": measures,
 }

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .rate_limit import RateLimit
 from .views import RequestView
 
 _NONE: frozenset[str] = frozenset()
@@ -13,13 +14,16 @@ __all__ = ["InFlight", "ServerConfig", "ServerReport", "ServerState"]
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """A server as it is added to the router; ``max_running_requests`` is the router's cap on it, None for no cap.
-    ``weight`` and ``remote`` are for policies that ask (``ServerView``)."""
+    ``weight`` and ``remote`` are for policies that ask (``ServerView``). The limits per minute are those of a remote
+    API: while they are used up the server is closed, as one at its cap is."""
 
     server_id: str
     model: str
     max_running_requests: int | None = None
     weight: float = 1.0
     remote: bool = False
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
 
 
 class ServerReport(NamedTuple):
@@ -36,15 +40,18 @@ class ServerReport(NamedTuple):
 
 
 class ServerState:
-    """The ServerView that policies read; only the Router writes it. ``open``: a request may be dispatched here now."""
+    """The ServerView that policies read; only the Router writes it. ``open``: a request may be dispatched here now;
+    ``limited``: it has a cap or a rate limit; ``in_budget``: the rate limit, where it has one, leaves room."""
 
     __slots__ = (
         "healthy",
+        "in_budget",
         "in_flight_requests",
         "in_flight_tokens",
         "index",
         "kv_tokens_capacity",
         "kv_tokens_used",
+        "limited",
         "max_running_requests",
         "mean_tpot_s",
         "mean_ttft_s",
@@ -52,6 +59,7 @@ class ServerState:
         "open",
         "prefill_tokens_since_report",
         "queued_requests",
+        "rate",
         "remote",
         "reported_at",
         "requests_since_report",
@@ -70,6 +78,11 @@ class ServerState:
         self.healthy = True
         self.open = False
         self.max_running_requests = config.max_running_requests
+        self.rate: RateLimit | None = None
+        if config.requests_per_minute is not None or config.tokens_per_minute is not None:
+            self.rate = RateLimit(config.requests_per_minute, config.tokens_per_minute)
+        self.in_budget = True
+        self.limited = self.max_running_requests is not None or self.rate is not None
         self.in_flight_requests = 0
         self.in_flight_tokens = 0
         self.requests_since_report = 0

@@ -11,6 +11,9 @@ does nothing by itself: it returns actions, and its driver (SimPy or aiohttp) ca
 A server's cap ``max_running_requests`` counts the requests dispatched there and not yet ended. It can change while
 requests run: raising it admits at once, lowering it stops new dispatches until the count has fallen and preempts
 nothing.
+
+A server with a rate limit is closed while the limit is used up. The router cannot see time pass: its driver calls
+``on_room`` at the time that ``opens_at`` of the server's ``rate`` says.
 """
 
 from bisect import bisect_left
@@ -147,6 +150,21 @@ class Router:
             actions.append(Fail(request_id, reason))
         return actions + self._pump(now, entry.model)
 
+    def on_limited(self, now: float, request_id: int, retry_after_s: float) -> list[Action]:
+        """A server with a rate limit took nothing of the request, for there was too much already (HTTP 429). It waits
+        on at the head of the queue, this attempt uncounted, and the server is closed for ``retry_after_s``."""
+        entry = self._requests[request_id]
+        state = entry.server
+        assert state is not None, f"request {request_id} was turned away by no server"
+        assert state.rate is not None, f"{state.server_id} has no rate limit"
+        state.rate.push_back(now + retry_after_s, entry.tokens)
+        state.in_budget = state.rate.opens_at <= now
+        self._release(now, entry)
+        self._update_open(state)
+        entry.attempts -= 1
+        self._queues[entry.model].push_front(entry)
+        return self._pump(now, entry.model)
+
     def on_cancel(self, now: float, request_id: int) -> list[Action]:
         """The client of a request went away, wherever the request is."""
         entry = self._requests.pop(request_id)
@@ -166,10 +184,18 @@ class Router:
         self.policy.on_report(state, now)
         return self._pump(now, state.model)
 
+    def on_room(self, now: float, server_id: str) -> list[Action]:
+        """The time has come at which a server's rate limit may leave room again."""
+        state = self.servers[server_id]
+        state.in_budget = state.rate is None or state.rate.opens_at <= now
+        self._update_open(state)
+        return self._pump(now, state.model)
+
     def set_cap(self, now: float, server_id: str, max_running_requests: int | None) -> list[Action]:
         """Change a server's cap while requests run."""
         state = self.servers[server_id]
         state.max_running_requests = max_running_requests
+        state.limited = max_running_requests is not None or state.rate is not None
         self._update_open(state)
         return self._pump(now, state.model)
 
@@ -255,8 +281,8 @@ class Router:
             entry.server = state
             entry.attempts += 1
             state.add(entry)
-            if state.max_running_requests is not None:
-                self._update_open(state)
+            if state.limited:
+                self._count_against_limits(now, entry, state)
             if self._tells_dispatch:
                 self.policy.on_dispatch(request, state, now)
             return _dispatch((request.request_id, state.server_id, entry.attempts))
@@ -274,7 +300,7 @@ class Router:
                 f"{routed} the unknown server {decision.server_id!r} (servers: {', '.join(self.servers)})"
             )
         return PolicyError(
-            f"{routed} {decision.server_id!r}, which is down, at its cap or serves another model: "
+            f"{routed} {decision.server_id!r}, which is down, at its cap or limit, or serves another model: "
             f"choose one of cluster.servers"
         )
 
@@ -289,10 +315,16 @@ class Router:
             self.policy.on_finish(entry.request, state, now)
         return state
 
+    def _count_against_limits(self, now: float, entry: InFlight, state: ServerState) -> None:
+        if state.rate is not None:
+            state.rate.take(now, entry.tokens)
+            state.in_budget = state.rate.opens_at <= now
+        self._update_open(state)
+
     def _update_open(self, state: ServerState) -> None:
         """Note whether a server may be dispatched to; the list of those stays sorted by index, for a stable order."""
         cap = state.max_running_requests
-        is_open = state.healthy and (cap is None or state.in_flight_requests < cap)
+        is_open = state.healthy and state.in_budget and (cap is None or state.in_flight_requests < cap)
         if is_open == state.open:
             return
         state.open = is_open

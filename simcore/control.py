@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies import Policy, QueueOrder, make_order, make_policy
+from policies import Policy, QueueOrder, make_order
 from policies.controllers import FixedSchedule
 from policies.needs import check_needs
+from policies.per_model import policy_for
 from policies.queue_orders import FirstComeFirstServed
 
 from .scenario import ControlAction, ControllerSpec, PolicySpec, Scenario
@@ -33,9 +34,9 @@ class PolicyTurn:
     spec: PolicySpec
     seed: int
 
-    def make(self) -> Policy:
-        """The policy itself. Raises PolicyError."""
-        return make_policy(self.spec.name, self.spec.params, self.seed)
+    def make(self, models: Sequence[str]) -> Policy:
+        """The policy itself, for servers of these models. Raises PolicyError."""
+        return policy_for(models, self.spec.name, self.spec.params, self.seed)
 
 
 def policy_turns(scenario: Scenario, first: PolicySpec, seed: np.random.SeedSequence) -> list[PolicyTurn]:

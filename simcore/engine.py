@@ -28,12 +28,15 @@ from .control import (
 )
 from .errors import UserError
 from .fleet import Member, build_fleet, fleet_profiles, server_configs, server_frame
+from .models import RequestModels, check_models
 from .observer import Reporter, Sampler
 from .recorder import RequestRecorder
 from .records import RunResult, Status
-from .request_faces import RequestFaces
+from .remote_profile import own_profiles
+from .request_faces import request_faces
 from .scenario import ControlAction, PolicySpec, Scenario
-from .server.interface import QUEUE_IS_FULL, Server
+from .server.interface import QUEUE_IS_FULL, RATE_LIMITED, Server
+from .server.remote import RemoteServer
 from .server.request import ServerRequest
 from .server.step_log import itl_frame
 from .workload import Workload, build_workload
@@ -42,6 +45,8 @@ __all__ = ["simulate"]
 
 _MAX_HOLDING_REPORTS = 1_000
 """After so many reports of idle servers a policy that still holds its queue will hold it for ever."""
+
+_TURNED_AWAY = (QUEUE_IS_FULL, RATE_LIMITED)
 
 Progress = Callable[[float, int], None]
 
@@ -78,7 +83,7 @@ def simulate(
         seed=seed,
         kind="sim",
         requests=simulation.recorder.frame([member.server.server_id for member in members]),
-        servers=server_frame(members),
+        servers=server_frame(scenario, members),
         timeline=simulation.sampler.frame(),
         itl=itl_frame([member.server.telemetry.steps for member in members]),
         duration_s=simulation.clock.now,
@@ -112,7 +117,9 @@ class _Simulation:
         self._scenario = scenario
         profiles = fleet_profiles(scenario)
         turns = policy_turns(scenario, spec, policy_seed)
-        policies = [turn.make() for turn in turns]
+        self._models = [profile.model for profile in profiles]
+        check_models(scenario, self._models)
+        policies = [turn.make(self._models) for turn in turns]
         self.clock = Clock()
         given = controller_of(scenario)
         controller = make_controller(given.name, given.params) if given is not None else None
@@ -123,20 +130,29 @@ class _Simulation:
         self.members = build_fleet(
             self.clock, self, profiles, server_seed, exact_steps=exact_steps, reported=self._polled
         )
-        self.recorder = RequestRecorder(workload, profiles[0].model)
+        models = RequestModels(workload, self._models)
+        self.recorder = RequestRecorder(workload, models)
         self._by_id = {member.server.server_id: member for member in self.members}
         self._egress_s = {member.server.server_id: member.egress_s for member in self.members}
-        self._router = _router(scenario, policies[0], self.members, controller)
+        self._router = _router(scenario, policies[0], self._models, controller)
         self.caps = CapLog(self._router.servers)
+        self._rooms_due: set[str] = set()
+        # Chosen once: where no server has a rate limit, a request pays nothing for those that have one.
+        limited = any(state.rate is not None for state in self._router.servers.values())
+        self._carry_out = self._dispatch_and_watch if limited else self._dispatch
         self._clients = Clients(self.clock, workload, self._send)
-        self._requests = RequestFaces(scenario, workload, profiles[0].model, policies)
+        self._requests = request_faces(scenario, workload, models, policies)
         self._flights: dict[int, ServerRequest] = {}
         # Bound once: that costs more than the call.
         self._finished = self._on_finished
         self._total = len(workload)
         self._on_progress = on_progress
         self._progress_every = max(self._total // 200, 1)
-        check_turns(scenario, policies, self._requests.missing)
+        missing = self._requests.missing
+        if len(own_profiles(profiles)) < len(profiles):
+            # A remote API does not tell of its load.
+            missing |= set(ServerReport._fields) - {"reported_at"}
+        check_turns(scenario, policies, missing)
         self.oracle = oracle(scenario, policies)
         if self._polled:
             interval_s, delay_s = scenario.router.report_interval_s, scenario.router.report_delay_s
@@ -180,12 +196,12 @@ class _Simulation:
         for action in actions:
             match action:
                 case Dispatch():
-                    self._dispatch(action, now)
+                    self._carry_out(action, now)
                 case Refuse(request_id, reason):
                     self._give_up(request_id, "rejected", reason, now)
                 case Fail(request_id, reason):
                     self._flights.pop(request_id, None)
-                    self._give_up(request_id, "rejected" if reason == QUEUE_IS_FULL else "failed", reason, now)
+                    self._give_up(request_id, "rejected" if reason in _TURNED_AWAY else "failed", reason, now)
                 case Abort(request_id, server_id):
                     self._by_id[server_id].server.cancel(self._flights.pop(request_id), now)
 
@@ -203,6 +219,22 @@ class _Simulation:
             return
         self._flights[request_id] = request
         member.server.submit(request, now)
+
+    def _dispatch_and_watch(self, action: Dispatch, now: float) -> None:
+        self._dispatch(action, now)
+        self._watch_limit(action.server_id, now)
+
+    def _watch_limit(self, server_id: str, now: float) -> None:
+        """Where a server's rate limit is used up, tell the router when it leaves room again."""
+        state = self._router.servers[server_id]
+        if not state.in_budget and state.rate is not None and server_id not in self._rooms_due:
+            self._rooms_due.add(server_id)
+            self.clock.at(max(state.rate.opens_at, now), self._on_room, server_id)
+
+    def _on_room(self, now: float, server_id: str) -> None:
+        self._rooms_due.discard(server_id)
+        self._act(self._router.on_room(now, server_id), now)
+        self._watch_limit(server_id, now)
 
     def _on_failed(self, now: float, failure: tuple[int, str]) -> None:
         request_id, reason = failure
@@ -222,7 +254,16 @@ class _Simulation:
 
     def failed(self, server: Server, request: ServerRequest, reason: str, now: float) -> None:
         """See ``Listener``."""
-        self.clock.at(now, self._on_failed, (request.request_id, reason))
+        if reason == RATE_LIMITED and self._router.servers[server.server_id].rate is not None:
+            self.clock.at(now, self._on_limited, (server, request.request_id))
+        else:
+            self.clock.at(now, self._on_failed, (request.request_id, reason))
+
+    def _on_limited(self, now: float, refused: tuple[RemoteServer, int]) -> None:
+        server, request_id = refused
+        del self._flights[request_id]
+        self._act(self._router.on_limited(now, request_id, server.room_in_s(now)), now)
+        self._watch_limit(server.server_id, now)
 
     def _on_first_token(self, now: float, request: ServerRequest) -> None:
         self._router.on_first_token(now, request.request_id)
@@ -261,7 +302,7 @@ class _Simulation:
         action, turn = change
         router = self._router
         if turn is not None:
-            policy = turn.make()
+            policy = turn.make(self._models)
             self._act(router.switch_policy(now, policy, queue_order(self._scenario, policy)), now)
             return
         for server_id in [action.server] if action.server else list(self._by_id):
@@ -285,7 +326,8 @@ class _Simulation:
         """A policy that holds the queue is asked again when something happens; if nothing can, the run would not
         end."""
         queued = self._router.queued_requests
-        if not queued or self._flights or self._actions_left or not self._clients.done_sending:
+        left = self._flights or self._actions_left or self._rooms_due
+        if not queued or left or not self._clients.done_sending:
             self._held_since = None
             return
         if self._held_since is None:
@@ -308,9 +350,9 @@ def _rare_collections() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _router(scenario: Scenario, policy: Policy, members: list[Member], controller: Controller | None) -> Router:
-    limit, order = scenario.router.queue_limit, queue_order(scenario, policy)
-    servers = server_configs(scenario, [member.profile.model for member in members])
+def _router(scenario: Scenario, policy: Policy, models: Sequence[str], controller: Controller | None) -> Router:
+    servers = server_configs(scenario, models)
+    order, limit = queue_order(scenario, policy), scenario.router.queue_limit
     if controller is None:
         return Router(servers, policy, order=order, queue_limit=limit)
     check_controller_needs(controller, set())

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from simcore.cost import costs_of_servers, total_cost
 from simcore.records import STATUSES, RunResult
-from simcore.summary import Imbalance, ServerSummary, Spread, Summary
+from simcore.summary import Imbalance, ModelSummary, ServerSummary, Spread, Summary
 
 __all__ = ["LATENCIES", "QUANTILES", "latencies", "observe", "spread", "summarise", "weighted_spread"]
 
@@ -99,6 +100,8 @@ def summarise(result: RunResult, slo: Mapping[str, float | None], warmup_s: floa
       both are NaN without an SLO.
     - ``concurrency`` is the mean number of requests at the servers: the sum of server_latency_s over the window.
     - ``cache_hit_rate`` is cached over prompt tokens of the measured requests that were dispatched.
+    - ``cost`` is ``cost.py``'s; ``models`` has the same figures of the requests for each model.
+    - ``utilisation`` and ``imbalance`` are over the servers whose work is known: a remote API's is not.
     - ``itl_s``, ``utilisation`` (the servers' mean), ``retractions``, ``imbalance`` and ``servers`` cover the whole
       run, warm-up included: the counters behind them do not know when a request arrived.
     """
@@ -110,6 +113,7 @@ def summarise(result: RunResult, slo: Mapping[str, float | None], warmup_s: floa
     good = observed["good"].to_numpy(dtype="float64") if _limits(slo) else np.empty(0)
     dispatched = measured[measured["dispatched_at"].notna()]
     servers = _servers(result)
+    working = [server for server in servers if not np.isnan(server.utilisation)] or servers
     spreads = {name: spread(observed[name].to_numpy(dtype="float64")) for name in LATENCIES}
     gaps = weighted_spread(result.itl["gap_s"].to_numpy(dtype="float64"), result.itl["count"].to_numpy(dtype="int64"))
     return Summary(
@@ -131,18 +135,20 @@ def summarise(result: RunResult, slo: Mapping[str, float | None], warmup_s: floa
         slo_attainment=_ratio(np.nansum(good), int(np.count_nonzero(~np.isnan(good)))),
         concurrency=_ratio(observed["server_latency_s"].sum(), window_s),
         cache_hit_rate=_ratio(dispatched["cached_tokens"].sum(), dispatched["prompt_tokens"].sum()),
-        utilisation=_ratio(sum(server.utilisation for server in servers), len(servers)),
+        utilisation=_ratio(sum(server.utilisation for server in working), len(working)),
         retractions=int(requests["retractions"].sum()),
         imbalance=Imbalance(
-            busy=_variation([server.utilisation for server in servers]),
-            requests=_variation([server.requests for server in servers]),
-            tokens=_variation([server.prompt_tokens + server.output_tokens for server in servers]),
+            busy=_variation([server.utilisation for server in working]),
+            requests=_variation([server.requests for server in working]),
+            tokens=_variation([server.prompt_tokens + server.output_tokens for server in working]),
         ),
         latencies={**spreads, "itl_s": gaps},
         servers=servers,
         warnings=[*result.warnings, *_own_warnings(len(measured), len(finished), warmup_s)],
         oracle=result.oracle,
         controller=result.controller,
+        cost=total_cost(costs_of_servers(result), requests[requests["status"] == "finished"]),
+        models=_models(result, measured, observed, slo, window_s),
     )
 
 
@@ -166,6 +172,41 @@ def _by_status(requests: pd.DataFrame) -> dict[str, int]:
     return {status: counts.get(status, 0) for status in STATUSES}
 
 
+def _models(
+    result: RunResult, measured: pd.DataFrame, observed: pd.DataFrame, slo: Mapping[str, float | None], window_s: float
+) -> list[ModelSummary]:
+    """One a model that is served or asked for, in the order of their names."""
+    names = sorted({*result.servers["model"], *result.requests["model"]} - {""})
+    costs = costs_of_servers(result)
+    return [_model(name, result, costs, measured, observed, slo, window_s) for name in names]
+
+
+def _model(
+    name: str,
+    result: RunResult,
+    costs: pd.DataFrame,
+    measured: pd.DataFrame,
+    observed: pd.DataFrame,
+    slo: Mapping[str, float | None],
+    window_s: float,
+) -> ModelSummary:
+    servers = result.servers.loc[result.servers["model"] == name, "server_id"]
+    mine, everywhere = measured[measured["model"] == name], result.requests[result.requests["model"] == name]
+    finished, seen = mine[mine["status"] == "finished"], observed.loc[mine["request_id"]]
+    good = seen["good"].to_numpy(dtype="float64") if _limits(slo) else np.empty(0)
+    return ModelSummary(
+        model=name,
+        servers=len(servers),
+        measured=_by_status(mine),
+        request_throughput_rps=_ratio(len(finished), window_s),
+        output_throughput_tps=_ratio(finished["output_tokens"].sum(), window_s),
+        goodput_rps=_ratio(np.nansum(good), window_s) if good.size else np.nan,
+        slo_attainment=_ratio(np.nansum(good), int(np.count_nonzero(~np.isnan(good)))),
+        cost=total_cost(costs.loc[servers], everywhere[everywhere["status"] == "finished"]),
+        latencies={latency: spread(seen[latency].to_numpy(dtype="float64")) for latency in LATENCIES},
+    )
+
+
 def _servers(result: RunResult) -> list[ServerSummary]:
     requests = result.requests
     tokens = requests.groupby("server_id")[["prompt_tokens", "cached_tokens", "output_tokens"]].sum().to_dict("index")
@@ -173,9 +214,11 @@ def _servers(result: RunResult) -> list[ServerSummary]:
     finished = requests.loc[requests["status"] == "finished", "server_id"].value_counts().to_dict()
     caps = result.caps["server_id"].value_counts().to_dict()
     none = {"prompt_tokens": 0, "cached_tokens": 0, "output_tokens": 0}
+    costs = costs_of_servers(result).sum(axis=1, min_count=1)
     return [
         _server(
             row,
+            float(costs[row["server_id"]]),
             result.duration_s,
             int(dispatched.get(row["server_id"], 0)),
             int(finished.get(row["server_id"], 0)),
@@ -188,6 +231,7 @@ def _servers(result: RunResult) -> list[ServerSummary]:
 
 def _server(
     row: Mapping[Hashable, object],
+    cost: float,
     duration_s: float,
     dispatched: int,
     finished: int,
@@ -215,6 +259,8 @@ def _server(
         peak_running=int(number["peak_running"]),
         max_running_requests=int(number["max_running_requests"]),
         cap_changes=cap_changes,
+        model=str(row["model"]),
+        cost=cost,
     )
 
 

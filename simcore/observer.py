@@ -67,7 +67,7 @@ class Reporter:
             running_requests=load.running,
             queued_requests=load.queued,
             kv_tokens_used=load.kv_tokens_used,
-            kv_tokens_capacity=member.profile.kv_tokens_capacity,
+            kv_tokens_capacity=member.kv_tokens_capacity,
             throughput_tps=0.0 if latest is None else (totals[0] - before[0]) / (now - latest.reported_at),
             mean_ttft_s=_mean(totals[1] - before[1], totals[2] - before[2], latest and latest.mean_ttft_s),
             mean_tpot_s=_mean(totals[3] - before[3], totals[4] - before[4], latest and latest.mean_tpot_s),

@@ -14,7 +14,7 @@ from .profile_launch import Launched, explain
 from .profile_measurement import Measurement
 from .profile_parts import GpuMemory, Provenance, RequestOverheads, Residuals, StepCoefficients, ValidRange
 
-__all__ = ["SCHEMA_VERSION", "ServiceProfile", "bundled_profiles"]
+__all__ = ["SCHEMA_VERSION", "ServiceProfile", "bundled_profiles", "read_document"]
 
 SCHEMA_VERSION: Final = 1
 
@@ -65,14 +65,7 @@ class ServiceProfile(BaseModel):
 
     @classmethod
     def _read(cls, file: Path | Traversable) -> Self:
-        try:
-            document = json.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"profile {file}: cannot be read: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"profile {file}: not UTF-8 text: {error}") from error
-        except json.JSONDecodeError as error:
-            raise UserError(f"profile {file}: not JSON: {error}") from error
+        document = read_document(file)
         version = document.get("schema_version") if isinstance(document, dict) else None
         if version != SCHEMA_VERSION:
             raise UserError(f"profile {file}: schema_version is {version!r}, but {SCHEMA_VERSION} is what can be read")
@@ -95,9 +88,25 @@ class ServiceProfile(BaseModel):
         fields = ("memory", "kv_tokens_capacity", "context_length", "settings")
         return self.model_copy(update={name: getattr(launched, name) for name in fields})
 
+    def with_model(self, model: str) -> Self:
+        """The same server, serving another model's name (SGLang's --served-model-name)."""
+        return self.model_copy(update={"provenance": self.provenance.model_copy(update={"model": model})})
+
     def to_json(self) -> str:
         """The document that ``load`` reads; equal profiles give equal text."""
         return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_document(file: Path | Traversable) -> object:
+    """A profile's file as JSON. Raises UserError."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"profile {file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"profile {file}: not UTF-8 text: {error}") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"profile {file}: not JSON: {error}") from error
 
 
 def bundled_profiles() -> list[str]:

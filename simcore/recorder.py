@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from .models import RequestModels
 from .records import REQUEST_DTYPES, STATUSES, Status
 from .server.request import ServerRequest
 from .workload import Workload
@@ -21,7 +22,7 @@ _FINISHED = _CODES["finished"]
 class RequestRecorder:
     """One slot a request, in flat arrays: a million requests are some 100 MB. A request ends exactly once."""
 
-    def __init__(self, workload: Workload, model: str) -> None:
+    def __init__(self, workload: Workload, models: RequestModels) -> None:
         n = len(workload)
         nan = array("d", [float("nan")])
         self.arrived_at = nan * n
@@ -41,7 +42,7 @@ class RequestRecorder:
         self._status = array("b", [_UNFINISHED]) * n
         self._reasons: dict[int, str] = {}
         self._workload = workload
-        self._model = model
+        self._models = models
 
     def finish(self, request: ServerRequest, now: float) -> None:
         """The last token of the answer has come back."""
@@ -92,7 +93,7 @@ class RequestRecorder:
         columns = {
             "request_id": np.arange(n),
             "session_id": self._workload.session_id,
-            "model": np.full(n, self._model, dtype=object),
+            "model": self._models.column(),
             "server_id": names[np.asarray(self.server)],
             "status": np.array(STATUSES, dtype=object)[np.asarray(self._status)],
             "reason": reasons,

@@ -66,9 +66,14 @@ SERVER_DTYPES = {
     "kv_tokens_capacity": "int64",
     "max_running_requests": "int64",
     "peak_running": "int64",
+    "model": "str",
+    "price_per_hour": "float64",
+    "input_price_per_million": "float64",
+    "output_price_per_million": "float64",
 }
 """Columns of ``RunResult.servers``: one row a server; busy, prefill, decode and mixed are seconds spent in such
-steps."""
+steps, NaN where a server does not tell. Prices are NaN where none was given: of the server by the hour, and of a remote
+API by the million tokens of prompts and answers."""
 
 TIMELINE_DTYPES = {
     "t_s": "float64",

@@ -9,6 +9,7 @@ from policies import Policy, RequestView
 from policies.predictors import RunningMean
 
 from .fleet import Member
+from .models import RequestModels
 from .prompts import Prompts
 from .scenario import Scenario
 from .server.request import ServerRequest
@@ -16,7 +17,7 @@ from .workload import NONE, Workload, answer_segment
 from .workload.columns import IntColumn
 from .workload.outputs import RunningMeanExpectation
 
-__all__ = ["RequestFaces"]
+__all__ = ["RequestFaces", "request_faces"]
 
 # A NamedTuple's own constructor is a function in Python; one is made for every request.
 _request_view = partial(tuple.__new__, RequestView)
@@ -94,6 +95,27 @@ class RequestFaces:
             ignore_eos=self._ignore_eos,
             shareable=self._shareable,
         )
+
+
+class _MixedFaces(RequestFaces):
+    """Requests of several models. A class of its own, so that where there is one model nothing is looked up."""
+
+    def __init__(self, scenario: Scenario, workload: Workload, models: list[str], policies: Sequence[Policy]) -> None:
+        super().__init__(scenario, workload, models[0], policies)
+        self._models = models
+
+    def view(self, request_id: int, now: float) -> RequestView:
+        """See ``RequestFaces``."""
+        return super().view(request_id, now)._replace(model=self._models[request_id])
+
+
+def request_faces(
+    scenario: Scenario, workload: Workload, models: RequestModels, policies: Sequence[Policy]
+) -> RequestFaces:
+    """The faces of requests for one model or for several."""
+    if models.only is not None:
+        return RequestFaces(scenario, workload, models.only, policies)
+    return _MixedFaces(scenario, workload, models.column().tolist(), policies)
 
 
 class _Learnt:

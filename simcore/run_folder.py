@@ -43,8 +43,9 @@ __all__ = [
 RECORDS_SCHEMA_VERSION: Final = 1
 """Stored in each parquet file's metadata as ``simroute.schema_version``; new columns alone do not raise it."""
 
-_ADDED: Final = ("server_queue_s", "prefill_s")
-"""Columns that runs of earlier versions lack; NaN there."""
+_PRICES: Final = ("price_per_hour", "input_price_per_million", "output_price_per_million")
+_ADDED: Final = {"requests": ("server_queue_s", "prefill_s"), "servers": ("model", *_PRICES)}
+"""Columns that runs of earlier versions lack; NaN there, and empty for text."""
 
 _TABLES: Final = {
     "requests": REQUEST_DTYPES,
@@ -159,7 +160,7 @@ def load_run(path: Path) -> StoredRun:
         raise UserError(f"{path} is not a run folder: {missing[0]} is missing")
     summary = Summary.from_dict(_read_json(path / "summary.json"), str(path / "summary.json"))
     manifest = _read_manifest(path / "manifest.json")
-    tables = {name: _read_table(path / f"{name}.parquet", dtypes) for name, dtypes in _TABLES.items()}
+    tables = {name: _read_table(path, name, dtypes) for name, dtypes in _TABLES.items()}
     wall_s = manifest["wall_s"]
     assert isinstance(wall_s, float)
     result = RunResult(
@@ -209,8 +210,9 @@ def _write_table(path: Path, frame: pd.DataFrame, dtypes: Mapping[str, str]) -> 
     pq.write_table(pa.table(columns, schema=schema), path, compression="zstd")
 
 
-def _read_table(path: Path, dtypes: Mapping[str, str]) -> pd.DataFrame:
-    if path.stem in _ADDED_TABLES and not path.is_file():
+def _read_table(folder: Path, table_name: str, dtypes: Mapping[str, str]) -> pd.DataFrame:
+    path, added = folder / f"{table_name}.parquet", _ADDED.get(table_name, ())
+    if table_name in _ADDED_TABLES and not path.is_file():
         return pd.DataFrame(columns=list(dtypes)).astype(dict(dtypes))
     try:
         table = pq.read_table(path)
@@ -219,9 +221,10 @@ def _read_table(path: Path, dtypes: Mapping[str, str]) -> pd.DataFrame:
     version = (table.schema.metadata or {}).get(b"simroute.schema_version", b"").decode()
     if version != str(RECORDS_SCHEMA_VERSION):
         raise UserError(f"{path}: schema_version is {version!r}, this simroute reads {RECORDS_SCHEMA_VERSION}")
-    there = [name for name in dtypes if name in table.column_names or name not in _ADDED]
+    there = [name for name in dtypes if name in table.column_names or name not in added]
     frame: pd.DataFrame = table.select(there).to_pandas()
-    return frame.reindex(columns=list(dtypes)).astype(dict(dtypes))
+    texts = {name: "" for name in added if dtypes[name] == "str" and name not in there}
+    return frame.assign(**texts).reindex(columns=list(dtypes)).astype(dict(dtypes))
 
 
 def write_plots(folder: Path, drawn: Mapping[str, str]) -> None:

@@ -45,17 +45,21 @@ class _Section(BaseModel):
 
 
 class ServerGroup(_Section):
-    """``count`` equal servers, one GPU each."""
+    """``count`` equal servers, one GPU each, or as many keys of a remote API."""
 
     profile: str
-    """A bundled profile's name, or the path of a .json file relative to the scenario's."""
+    """A bundled profile's or API's name, or the path of a .json file relative to the scenario's."""
     count: _Count = 1
     launch: LaunchParameters = LaunchParameters()
     """SGLang's launch parameters; what is not given stays as the profile has it."""
     weight: _Positive = 1.0
     """How fast one of them is beside a server of weight 1; for policies that ask."""
     remote: bool = False
-    """Somebody else's, to be used when one's own are full; for policies that ask."""
+    """Somebody else's, to be used when one's own are full; for policies that ask. A remote API always is."""
+    model: Annotated[str, Field(min_length=1)] | None = None
+    """The model that they serve, as requests name it; not given: the profile's."""
+    price_per_hour: _NonNegative | None = None
+    """Of one of them, for cost; not given: it costs nothing, or is not asked for."""
 
 
 class RouterSpec(_Section):

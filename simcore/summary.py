@@ -1,14 +1,23 @@
 """The summary of one run, as it stands in ``summary.json``."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from simcore.errors import UserError
 
-__all__ = ["SUMMARY_SCHEMA_VERSION", "Imbalance", "ServerSummary", "Spread", "Summary", "json_safe"]
+__all__ = [
+    "SUMMARY_SCHEMA_VERSION",
+    "Cost",
+    "Imbalance",
+    "ModelSummary",
+    "ServerSummary",
+    "Spread",
+    "Summary",
+    "json_safe",
+]
 
 SUMMARY_SCHEMA_VERSION: Final = 1
 """Raised when a key of ``summary.json`` changes its meaning or goes; new keys alone do not raise it."""
@@ -37,9 +46,41 @@ class Imbalance:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What the whole run cost, warm-up included, in the currency of the prices; NaN where no price was given.
+
+    ``own`` are the servers that are paid by the hour, ``remote`` the APIs that are paid by the token. The two ratios
+    are of ``total`` to the finished requests, and to the tokens of their answers.
+    """
+
+    total: float = math.nan
+    own: float = math.nan
+    remote: float = math.nan
+    per_1k_requests: float = math.nan
+    per_million_output_tokens: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """The measured requests for one model: their number by status, rates over the run's window, and latencies.
+    ``cost`` is of its servers in the whole run."""
+
+    model: str
+    servers: int
+    measured: dict[str, int]
+    request_throughput_rps: float
+    output_throughput_tps: float
+    goodput_rps: float
+    slo_attainment: float
+    cost: Cost
+    latencies: dict[str, Spread]
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSummary:
     """What one server did in the whole run, warm-up included, as a server's counters know no warm-up.
 
+    ``cost`` is what it cost, NaN where it has no price; ``model`` what it serves, empty in records that do not tell.
     ``utilisation`` is the share of the run it spent in steps, ``prefill_share``, ``decode_share`` and ``mixed_share``
     its parts; ``requests`` those last dispatched to it; ``cache_hit_rate`` cached over prompt tokens of these,
     ``max_running_requests`` the server's own limit, ``cap_changes`` how often the router's cap on it changed.
@@ -64,6 +105,8 @@ class ServerSummary:
     peak_running: int
     max_running_requests: int
     cap_changes: int = 0
+    model: str = ""
+    cost: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +116,7 @@ class Summary:
     ``counts`` are requests by status over the whole run, ``measured`` those after the warm-up; ``latencies`` the spread
     of every latency by its name, ``itl_s`` included; ``slo`` the limits in force, empty when there are none; ``oracle``
     is not empty where the policy saw true lengths of answers, which no router knows; ``controller`` names what changed
-    caps, empty where nothing did.
+    caps, empty where nothing did; ``models`` are the requests by the model that they asked for.
     """
 
     scenario: str
@@ -102,6 +145,8 @@ class Summary:
     warnings: list[str]
     oracle: str = ""
     controller: str = ""
+    cost: Cost = Cost()
+    models: list[ModelSummary] = field(default_factory=list)
 
     @property
     def requests(self) -> int:

@@ -88,6 +88,8 @@ class Backend(ABC):
     paths       what clients may ask this kind for
     generate    where ``live_body`` goes
     reports     the ServerReport fields that it can give; ``connect`` narrows it to what this server does give
+    wanted_model  which of the models that an OpenAI-compatible API offers; None: the first
+    real_model  the model's name at the server, where clients have another one for it
     """
 
     name: ClassVar[str]
@@ -100,6 +102,8 @@ class Backend(ABC):
         self.session = session
         self.headers: tuple[tuple[str, str], ...] = (("Authorization", f"Bearer {api_key}"),) if api_key else ()
         self.reports: frozenset[str] = frozenset()
+        self.wanted_model: str | None = None
+        self.real_model: str | None = None
 
     @abstractmethod
     async def connect(self) -> Facts:
@@ -121,6 +125,13 @@ class Backend(ABC):
     @abstractmethod
     def reader(self) -> Reader:
         """For one streamed answer to a ``live_body``."""
+
+    def with_real_model(self, body: bytes, parsed: dict[str, Any]) -> tuple[bytes, dict[str, Any]]:
+        """The client's body, and what it says, with the server's own name of the model it asks for."""
+        if self.real_model is None or "model" not in parsed:
+            return body, parsed
+        renamed = {**parsed, "model": self.real_model}
+        return json.dumps(renamed).encode(), renamed
 
     def with_rid(self, body: bytes, parsed: dict[str, Any], rid: str) -> bytes:
         """The client's body with our request id in it, where the kind takes one."""

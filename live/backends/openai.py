@@ -43,14 +43,24 @@ class OpenAIBackend(Backend):
         self._ttft = GrowingMeans()
         self._tpot = GrowingMeans()
         self._rate = GrowingRate()
+        self._emulated = False
 
     async def connect(self) -> Facts:
         models = (await self.get_json("/v1/models")).get("data")
         if not isinstance(models, list) or not models or not isinstance(models[0].get("id"), str):
             raise BackendError(f"{self.origin.url}/v1/models names no model")
+        emulator = models[0].get("emulator")
+        self._emulated = isinstance(emulator, dict)
+        if self.wanted_model is not None and self.wanted_model not in [card.get("id") for card in models]:
+            raise BackendError(f"{self.origin.url}/v1/models does not name {self.wanted_model!r}")
         metrics = await self.get_text("/metrics")
         self.reports = _FROM_METRICS if metrics is not None and "vllm:" in metrics else frozenset()
-        return Facts(model=models[0]["id"])
+        return Facts(
+            model=self.wanted_model or models[0]["id"],
+            is_emulator=self._emulated,
+            speed=float(emulator["speed"]) if self._emulated else 1.0,
+            extra={"emulator": emulator} if self._emulated else {},
+        )
 
     async def is_ready(self) -> bool:
         async with self.session.get(self.origin.url + "/health", headers=self.headers) as response:
@@ -79,7 +89,7 @@ class OpenAIBackend(Backend):
         )
 
     def live_body(self, request: LiveRequest, rid: str) -> bytes:
-        body = {
+        body: dict[str, Any] = {
             "model": request.model,
             "prompt": request.prompt,
             "max_tokens": request.max_new_tokens,
@@ -88,6 +98,8 @@ class OpenAIBackend(Backend):
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        if self._emulated and request.output_tokens != request.max_new_tokens:
+            body["custom_params"] = {"simroute_output_tokens": request.output_tokens}
         return json.dumps(body, separators=(",", ":")).encode()
 
     def reader(self) -> Reader:

@@ -1,6 +1,7 @@
 """The endpoints that generate."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -61,6 +62,8 @@ class Answering:
             self._check_length(ask)
         except BadAskError as error:
             return refusal(400, str(error))
+        if (wait_s := self._engine.limited_s()) > 0:
+            return _too_many(wait_s / self._engine.clock.speed)
         answer = self._engine.draw_answer(ask.output_tokens)
         queue: _Tokens = _Tokens()
         generation = Generation(
@@ -102,16 +105,19 @@ class Answering:
         self, request: web.Request, generation: Generation, form: Format, queue: "_Tokens", finish: str
     ) -> web.StreamResponse:
         reply = StreamReply(request, 200, _STREAM_HEADERS, None)
-        await reply.open()
-        sent = 0
+        is_open, sent = False, 0
 
         def on_tokens(computed: int) -> None:
             nonlocal sent
-            reply.send(form.piece(sent, computed, None, 0.0))
-            sent = computed
+            if is_open:
+                reply.send(form.piece(sent, computed, None, 0.0))
+                sent = computed
 
         generation.on_tokens = on_tokens
+        # Before the head goes out, which may let another request in between.
         self._engine.submit(generation)
+        await reply.open()
+        is_open = True
         reason = await queue.end
         if reason is None:
             reply.send(form.piece(sent, generation.computed, finish, self._e2e_s(generation)) + DONE)
@@ -153,6 +159,14 @@ def refusal(status: int, message: str) -> web.Response:
     return web.json_response(
         {"error": {"object": "error", "message": message, "type": kind, "code": status}}, status=status
     )
+
+
+def _too_many(wait_s: float) -> web.Response:
+    """429 as OpenAI answers it, with the time to wait in seconds of the wall clock."""
+    headers = {"Retry-After": str(math.ceil(wait_s)), "retry-after-ms": f"{wait_s * 1e3:.3f}"}
+    message = f"Rate limit reached. Please try again in {wait_s:.3f}s."
+    error = {"message": message, "type": "rate_limit_error", "param": None, "code": "rate_limit_exceeded"}
+    return web.json_response({"error": error}, status=429, headers=headers)
 
 
 def _status_of(reason: str) -> tuple[int, str]:

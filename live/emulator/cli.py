@@ -8,10 +8,10 @@ import click
 
 __all__ = ["emulate"]
 
-_HELP = """Serve SGLang's protocol without a GPU, at the pace of a service profile.
+_HELP = """Serve SGLang's protocol without a GPU, at the pace of a service profile; or OpenAI's, as a remote API.
 
 \b
-PROFILE is a bundled one's name or the path of a .json file (what `simroute calibrate` writes).
+PROFILE is a bundled one's or API's name, or the path of a .json file (what `simroute calibrate` writes).
 
 The servers' scheduler, KV cache and step times are the simulator's own, on the wall clock; the tokens are made up.
 Every answer says that it comes from an emulator. The first line on stdout is JSON with the servers' addresses.
@@ -44,9 +44,9 @@ Examples:
 @click.option("--api-key", help="As SGLang's --api-key.")
 def emulate(profile: str, **options: Any) -> None:
     """Serve until stopped."""
-    from simcore.profile import ServiceProfile
+    from simcore.remote_profile import load_profile
 
     from .serving import Emulation
     from .serving import emulate as serve
 
-    asyncio.run(serve(Emulation(ServiceProfile.load(profile, Path()), **options)))
+    asyncio.run(serve(Emulation(load_profile(profile, Path()), **options)))

@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from simcore.launch import SchedulerSettings
+from simcore.profile import ServiceProfile
 from simcore.server.continuous import ContinuousServer
 
 from .answering import Answering, refusal
@@ -22,10 +23,11 @@ VERSION = "0.5.23"
 class Control:
     """Status, loads, metrics, and what may be set at run time."""
 
-    def __init__(self, engine: Engine, answering: Answering) -> None:
+    def __init__(self, engine: Engine, profile: ServiceProfile, answering: Answering) -> None:
         self._engine = engine
+        self._profile = profile
         self._answering = answering
-        self._limit = engine.profile.settings.max_running_requests
+        self._limit = profile.settings.max_running_requests
         self._last_tokens = (0.0, 0)
 
     async def ready(self, request: web.Request) -> web.Response:
@@ -34,14 +36,14 @@ class Control:
 
     async def model_info(self, request: web.Request) -> web.Response:
         """``GET /model_info``."""
-        model = self._engine.profile.model
+        model = self._profile.model
         return web.json_response(
             {"model_path": model, "served_model_name": model, "is_generation": True, "emulator": EMULATOR}
         )
 
     async def models(self, request: web.Request) -> web.Response:
         """``GET /v1/models``."""
-        profile = self._engine.profile
+        profile = self._profile
         card = {
             "id": profile.model,
             "object": "model",
@@ -57,7 +59,7 @@ class Control:
         """``GET /server_info``; ``emulator`` holds the model's own counters."""
         engine = self._engine
         engine.catch_up()
-        profile, telemetry = engine.profile, engine.member.server.telemetry
+        profile, telemetry = self._profile, engine.member.server.telemetry
         totals = telemetry.totals
         return web.json_response(
             {
@@ -91,7 +93,7 @@ class Control:
     async def loads(self, request: web.Request) -> web.Response:
         """``GET /v1/loads``."""
         now = self._engine.catch_up()
-        load, capacity = self._engine.member.server.load(now), self._engine.profile.kv_tokens_capacity
+        load, capacity = self._engine.member.server.load(now), self._profile.kv_tokens_capacity
         return web.json_response(
             {
                 "timestamp": time.time(),
@@ -121,7 +123,7 @@ class Control:
             "num_running_reqs": load.running,
             "num_queue_reqs": load.queued,
             "num_used_tokens": load.kv_tokens_used,
-            "max_total_num_tokens": self._engine.profile.kv_tokens_capacity,
+            "max_total_num_tokens": self._profile.kv_tokens_capacity,
             "generation_tokens_total": load.generated_tokens,
             "cached_tokens_total": telemetry.cached_tokens,
             "num_requests_total": self._answering.requests,
@@ -131,7 +133,7 @@ class Control:
             "inter_token_latency_seconds_sum": load.gap_sum_s,
             "inter_token_latency_seconds_count": load.gaps,
         }
-        labels = f'{{model_name="{self._engine.profile.model}",engine_type="{EMULATOR}"}}'
+        labels = f'{{model_name="{self._profile.model}",engine_type="{EMULATOR}"}}'
         text = "".join(f"sglang:{name}{labels} {value}\n" for name, value in samples.items())
         return web.Response(text=text)
 
@@ -161,7 +163,7 @@ class Control:
     def _set(self, given: Any) -> bool:
         if not isinstance(given, dict) or set(given) != {"pp_max_micro_batch_size"}:
             return False
-        limit, most = given["pp_max_micro_batch_size"], self._engine.profile.settings.max_running_requests
+        limit, most = given["pp_max_micro_batch_size"], self._profile.settings.max_running_requests
         if not isinstance(limit, int) or not 1 <= limit <= most:
             return False
         if not isinstance(self._engine.member.server, ContinuousServer):

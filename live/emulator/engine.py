@@ -11,9 +11,10 @@ import numpy as np
 from live.clock import WallClock
 from simcore.clock import Clock
 from simcore.fleet import Member, build_fleet
-from simcore.profile import ServiceProfile
+from simcore.remote_profile import AnyProfile
 from simcore.server.continuous import ContinuousServer
 from simcore.server.interface import Server
+from simcore.server.remote import RemoteServer
 from simcore.server.request import ServerRequest
 
 from .tokens import VOCABULARY, Tokens, TokenStore
@@ -50,7 +51,7 @@ class Engine:
 
     wants_first_tokens = True
 
-    def __init__(self, clock: WallClock, profile: ServiceProfile, server_id: str, seed: np.random.SeedSequence) -> None:
+    def __init__(self, clock: WallClock, profile: AnyProfile, server_id: str, seed: np.random.SeedSequence) -> None:
         self.clock = clock
         self.profile = profile
         self.late_s = 0.0
@@ -59,7 +60,7 @@ class Engine:
         self.member: Member = build_fleet(self._model, self, [profile], model_seed, exact_steps=True, reported=True)[0]
         self.member.server.server_id = server_id
         self._rng = np.random.default_rng(answer_seed)
-        self._store = TokenStore(_KEPT_PROMPTS * profile.kv_tokens_capacity)
+        self._store = TokenStore(_KEPT_PROMPTS * self.member.kv_tokens_capacity)
         self._ids = count()
         self._flights: dict[int, Generation] = {}
         self._timer: TimerHandle | None = None
@@ -75,6 +76,11 @@ class Engine:
     def draw_answer(self, tokens: int) -> Tokens:
         """Content for an answer of that length."""
         return self._rng.integers(VOCABULARY, size=tokens, dtype=np.uint32)
+
+    def limited_s(self) -> float:
+        """How long a remote API takes no request for its limits; 0: it takes one now."""
+        now, server = self.catch_up(), self.member.server
+        return server.room_in_s(now) if isinstance(server, RemoteServer) else 0.0
 
     def submit(self, generation: Generation) -> None:
         """Take a request in; its prompt is no longer than ``member.max_prompt_tokens``."""
@@ -151,9 +157,12 @@ class Engine:
 
     def _tell_of_tokens(self) -> None:
         server = self.member.server
-        if not isinstance(server, ContinuousServer):
+        if isinstance(server, ContinuousServer):
+            computed_outputs = server.scheduler.computed_outputs
+        elif isinstance(server, RemoteServer):
+            computed_outputs = server.computed_outputs
+        else:
             return
-        computed_outputs = server.scheduler.computed_outputs
         for generation in self.generations:
             request = generation.model_request
             if request is not None and request.running:

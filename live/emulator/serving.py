@@ -14,7 +14,7 @@ from aiohttp import web
 
 from live.clock import WallClock
 from simcore.errors import UserError
-from simcore.profile import ServiceProfile
+from simcore.remote_profile import AnyProfile
 
 from .app import emulator_app
 from .engine import Engine
@@ -27,7 +27,7 @@ __all__ = ["Emulation", "emulate", "start_emulators"]
 class Emulation:
     """The options of ``simroute emulate``. ``port`` 0 means any free ones."""
 
-    profile: ServiceProfile
+    profile: AnyProfile
     host: str = "127.0.0.1"
     port: int = 0
     count: int = 1

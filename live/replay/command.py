@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,13 @@ from simcore.errors import UserError
 from simcore.experiment.check import check_experiment
 from simcore.manifest import make_manifest
 from simcore.metrics import observe, summarise
-from simcore.profile import ServiceProfile
+from simcore.remote_profile import AnyProfile
 from simcore.report import MeasuredRun, compare
 from simcore.run_folder import ComparisonFolder, comparison_folder, write_run
 from simcore.scenario import PolicySpec, Scenario, load_scenario, resolved_yaml
 from simcore.staging import check_out
 
-from .launcher import SGLangLaunch, emulators, sglang_servers
+from .launcher import SGLangLaunch, backends_of, emulators, sglang_servers
 from .progress import LiveProgress
 from .run import LiveOptions, LiveRun, run_live
 
@@ -75,11 +75,16 @@ async def carry_out(command: LiveCommand) -> End:
 class _Live:
     """The runs of one call, one after the other: they share the machine."""
 
-    def __init__(self, command: LiveCommand, scenario: Scenario, profiles: Sequence[ServiceProfile]) -> None:
+    def __init__(self, command: LiveCommand, scenario: Scenario, profiles: Sequence[AnyProfile]) -> None:
         self._command = command
         self._scenario = scenario
         self._profiles = profiles
         self._seed = scenario.seed if command.seed is None else command.seed
+        self._emulated: list[AnyProfile] = []
+        self._options = command.options
+        if command.emulate is not None:
+            self._emulated = [profiles[index % len(profiles)] for index in range(command.emulate)]
+            self._options = replace(command.options, backends=backends_of(self._emulated))
         self._runs: list[MeasuredRun] = []
         self._invalid: list[tuple[str, str]] = []
         self._path: Path | None = None
@@ -114,7 +119,7 @@ class _Live:
                     policy,
                     self._seed,
                     urls,
-                    self._command.options,
+                    self._options,
                     Path(folder),
                     partial(progress.show, policy.label),
                 )
@@ -127,8 +132,7 @@ class _Live:
     async def _servers(self) -> AsyncIterator[list[str]]:
         command = self._command
         if command.emulate is not None:
-            wanted = [self._profiles[index % len(self._profiles)] for index in range(command.emulate)]
-            async with emulators(wanted, speed=command.options.speed, seed=self._seed) as urls:
+            async with emulators(self._emulated, speed=command.options.speed, seed=self._seed) as urls:
                 yield urls
         elif command.launch is not None:
             if command.sglang is None:

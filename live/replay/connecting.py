@@ -17,12 +17,12 @@ __all__ = ["connected", "not_reported", "server_note"]
 
 @asynccontextmanager
 async def connected(
-    urls: Sequence[str], kind: str, api_key: str | None, speed: float
+    urls: Sequence[str], kinds: Sequence[str], api_key: str | None, speed: float
 ) -> AsyncIterator[tuple[list[Backend], list[Facts]]]:
     """The servers, each asked who it is. Raises UserError where one cannot be reached or is of another kind."""
     timeout = aiohttp.ClientTimeout(total=10)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        backends = [BACKENDS[kind](Origin(url), session, api_key) for url in urls]
+        backends = [BACKENDS[kind](Origin(url), session, api_key) for url, kind in zip(urls, kinds, strict=True)]
         facts = []
         for backend in backends:
             try:
@@ -30,9 +30,6 @@ async def connected(
             except (aiohttp.ClientError, BackendError, OSError, TimeoutError) as error:
                 detail = str(error) or "no answer in time"
                 raise UserError(f"{backend.origin.url} cannot be used as a {backend.name} server: {detail}") from error
-        models = sorted({fact.model for fact in facts})
-        if len(models) > 1:
-            raise UserError(f"the servers must serve one model, not {', '.join(models)}")
         if speed != 1.0 and any(fact.speed != speed for fact in facts):
             raise UserError(f"--speed {speed:g} is for emulators that run at that speed")
         yield backends, facts

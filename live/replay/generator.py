@@ -11,6 +11,7 @@ from live.routing.air import Air
 from live.routing.flight import Flight
 from live.upstream.head import request_bytes
 from simcore.clients import Clients
+from simcore.models import RequestModels
 from simcore.recorder import RequestRecorder
 from simcore.records import Status
 from simcore.request_faces import RequestFaces
@@ -38,18 +39,18 @@ class Generator:
         faces: RequestFaces,
         prompts: PromptTokens,
         books: Books,
-        model: str,
+        models: RequestModels,
     ) -> None:
         self.air = air
         self.clock = clock
         self.books = books
-        self.recorder = RequestRecorder(workload, model)
+        self.recorder = RequestRecorder(workload, models)
         self.lateness_s: list[float] = []
         self.done = asyncio.Event()
         self._workload = workload
         self._faces = faces
         self._prompts = prompts
-        self._model = model
+        self._models: list[str] = models.column().tolist()
         self._servers = {server_id: index for index, server_id in enumerate(air.fleet.members)}
         self._clients = Clients(clock, workload, self._send)
         self._flights: dict[int, Flight] = {}
@@ -101,7 +102,7 @@ class Generator:
                 max_new_tokens=int(workload.max_new_tokens[request_id]),
                 output_tokens=int(workload.output_tokens[request_id]),
                 ignore_eos=workload.ignore_eos,
-                model=self._model,
+                model=self._models[request_id],
             )
             path = backend.origin.base_path + backend.generate
             body = backend.live_body(request, rid)

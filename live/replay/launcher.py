@@ -16,16 +16,21 @@ import aiohttp
 import psutil
 
 from simcore.errors import UserError
-from simcore.profile import ServiceProfile
+from simcore.remote_profile import AnyProfile, RemoteProfile
 
-__all__ = ["SGLangLaunch", "emulators", "sglang_servers"]
+__all__ = ["SGLangLaunch", "backends_of", "emulators", "sglang_servers"]
 
 _STARTUP_S = 60.0
 _STOP_S = 5.0
 
 
+def backends_of(profiles: Sequence[AnyProfile]) -> tuple[str, ...]:
+    """The kinds of ``emulators`` of these profiles, as ``BACKENDS`` names them."""
+    return tuple("openai" if isinstance(profile, RemoteProfile) else "sglang" for profile in profiles)
+
+
 @asynccontextmanager
-async def emulators(profiles: Sequence[ServiceProfile], *, speed: float, seed: int) -> AsyncIterator[list[str]]:
+async def emulators(profiles: Sequence[AnyProfile], *, speed: float, seed: int) -> AsyncIterator[list[str]]:
     """One emulated server a profile, in processes of their own; gives their addresses in order."""
     with tempfile.TemporaryDirectory(prefix="simroute-") as folder:
         started: list[asyncio.subprocess.Process] = []

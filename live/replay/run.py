@@ -32,9 +32,10 @@ from simcore.control import (
     policy_turns,
 )
 from simcore.errors import UserError
-from simcore.fleet import server_configs
+from simcore.fleet import server_configs, server_terms
+from simcore.models import RequestModels, check_models
 from simcore.records import RunResult
-from simcore.request_faces import RequestFaces
+from simcore.request_faces import request_faces
 from simcore.scenario import ControlAction, PolicySpec, Scenario
 from simcore.workload import build_workload
 
@@ -58,9 +59,11 @@ Progress = Callable[[Generator], None]
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """How a run is carried out. ``speed`` is the emulators' own; real servers have 1."""
+    """How a run is carried out. ``speed`` is the emulators' own; real servers have 1. ``backends`` are the servers'
+    kinds one by one, empty where all are of the kind ``backend``."""
 
     backend: str = "sglang"
+    backends: tuple[str, ...] = ()
     api_key: str | None = None
     speed: float = 1.0
     max_attempts: int = 3
@@ -92,7 +95,8 @@ async def run_live(
     On Ctrl-C the result so far comes back, marked ``interrupted``.
     """
     started = time.perf_counter()
-    async with connected(urls, options.backend, options.api_key, options.speed) as (backends, facts):
+    kinds = options.backends or (options.backend,) * len(urls)
+    async with connected(urls, kinds, options.api_key, options.speed) as (backends, facts):
         with ExitStack() as stack:
             run = _Run(scenario, spec, seed, options, backends, facts, folder, stack)
             interrupted = await run.go(on_progress)
@@ -118,8 +122,10 @@ class _Run:
         workload = build_workload(scenario.workload, workload_seed, base_dir=scenario.base_dir)
         if len(workload) == 0:
             raise UserError(f"scenario {scenario.name}: the workload has no requests")
-        model = facts[0].model
-        configs = server_configs(scenario, [fact.model for fact in facts])
+        served = [fact.model for fact in facts]
+        check_models(scenario, served)
+        models = RequestModels(workload, served)
+        configs = server_configs(scenario, served)
         names = ("events.jsonl", "loads.jsonl", "decisions.jsonl", "meta_info.jsonl")
         self._paths = {name: folder / name for name in names}
         self._notes = folder / "live.json"
@@ -149,15 +155,15 @@ class _Run:
         self._fleet = Fleet(self._driver, settings, on_report=self._on_report, speed=options.speed)
         for config, backend, fact in zip(configs, backends, facts, strict=True):
             self._fleet.join(config.server_id, backend, fact, config.max_running_requests)
-        policies = [turn.make() for turn in self._turns]
-        faces = RequestFaces(scenario, workload, model, policies)
+        policies = [turn.make(served) for turn in self._turns]
+        faces = request_faces(scenario, workload, models, policies)
         check_turns(scenario, policies, faces.missing | not_reported(backends))
         self._oracle = oracle(scenario, policies)
         self._air = Air(self._driver, self._fleet, options.timeouts, random.Random(seed))
         self._caps = CapLog(self._driver.servers)
         self._controlling = Controlling(self._air, self._clock, self._caps.add)
         prompts = PromptTokens(workload, seed)
-        self.generator = Generator(self._air, self._clock, workload, faces, prompts, self._books, model)
+        self.generator = Generator(self._air, self._clock, workload, faces, prompts, self._books, models)
         self._counters: dict[str, Counters] = {}
 
     async def go(self, on_progress: Progress) -> bool:
@@ -215,7 +221,9 @@ class _Run:
             seed=self._seed,
             kind="live",
             requests=requests,
-            servers=server_frame(members, self._counters, self._books.peaks, requests),
+            servers=server_frame(
+                members, self._counters, self._books.peaks, requests, server_terms(self._scenario, len(members))
+            ),
             timeline=self._books.timeline_frame(),
             itl=self._books.itl_frame(),
             duration_s=self._duration_s,

@@ -1,6 +1,7 @@
 """A live run's table of servers, from their own counters where they keep them, else from what was seen of them."""
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -29,7 +30,8 @@ async def read_counters(member: Member) -> Counters:
     """A server's counters now; a run's are the difference. Raises BackendError and aiohttp.ClientError."""
     if member.facts.is_emulator:
         said = (await member.backend.get_json("/server_info"))["emulator"]
-        return {name: float(said[name]) for name in (*_EMULATOR_COUNTERS, "late_s")}
+        counters = {name: said[name] for name in (*_EMULATOR_COUNTERS, "late_s")}
+        return {name: math.nan if value is None else float(value) for name, value in counters.items()}
     if member.backend.name != "sglang":
         return {}
     loads = (await member.backend.get_json("/v1/loads")).get("loads") or []
@@ -58,11 +60,12 @@ def server_frame(
     counters: dict[str, Counters],
     peaks: dict[str, tuple[int, int]],
     requests: pd.DataFrame,
+    terms: Sequence[Mapping[str, float]],
 ) -> pd.DataFrame:
     """The table of servers (``SERVER_DTYPES``). Times that a server does not tell are NaN; tokens are counted from the
     requests then, and steps are 0."""
     rows = []
-    for member in members:
+    for member, prices in zip(members, terms, strict=True):
         said, facts = counters.get(member.server_id, {}), member.facts
         mine = requests[(requests["server_id"] == member.server_id) & (requests["output_tokens"] > 0)]
         running, used = peaks.get(member.server_id, (0, 0))
@@ -82,6 +85,8 @@ def server_frame(
                 "kv_tokens_capacity": facts.kv_tokens_capacity or 0,
                 "max_running_requests": facts.max_running_requests or 0,
                 "peak_running": running,
+                "model": facts.model,
+                **prices,
             }
         )
     return pd.DataFrame(rows).astype(SERVER_DTYPES)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import astuple
 from typing import Protocol
 
-from policies import Policy, RequestView, make_order, make_policy
+from policies import Policy, RequestView, make_order
 from policies.controllers import Cap, ControlledRouter
 from policies.ledger import ServerConfig, ServerReport, ServerState
+from policies.per_model import per_model
 from policies.router import Abort, Action, Dispatch, Fail, Refuse, Router
 
 from .event_log import EventLog, RouterSetup
@@ -100,6 +101,12 @@ class Driver:
         actions = self._router.on_failure(now, request_id, reason, retry=retry)
         self._act("failure", now, (request_id, reason, retry), actions)
 
+    def limited(self, request_id: int, retry_after_s: float) -> None:
+        """A server with a rate limit took nothing of a request, and has room again after this time."""
+        now = self.now()
+        actions = self._router.on_limited(now, request_id, retry_after_s)
+        self._act("limited", now, (request_id, retry_after_s), actions)
+
     def cancel(self, request_id: int) -> None:
         """A request's client is gone, or does not want to wait any longer."""
         now = self.now()
@@ -112,6 +119,11 @@ class Driver:
         """A server's report arrived."""
         now = self.now()
         self._act("report", now, (server_id, report), self._router.on_report(now, server_id, report))
+
+    def room(self, server_id: str) -> None:
+        """A server's rate limit may leave room again."""
+        now = self.now()
+        self._act("room", now, (server_id,), self._router.on_room(now, server_id))
 
     def set_cap(self, server_id: str, max_running_requests: int | None) -> None:
         """Change a server's cap."""
@@ -147,7 +159,8 @@ class Driver:
 
     def switch_policy(self, name: str, params: dict[str, object], seed: int, order: str | None = None) -> None:
         """Another policy decides from now on. Raises PolicyError where it cannot be made."""
-        policy, queue_order = self._watched(make_policy(name, params, seed)), make_order(order) if order else None
+        policy = self._watched(per_model([state.model for state in self.servers.values()], name, params, seed))
+        queue_order = make_order(order) if order else None
         now, self.policy = self.now(), policy
         actions = self._router.switch_policy(now, policy, queue_order)
         self._act("policy", now, (name, params, seed, order), actions)

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
-from policies import Policy, RequestView, make_order, make_policy
+from policies import Policy, RequestView, make_order
 from policies.controllers import Cap, ControlledRouter, Controller, make_controller
 from policies.ledger import ServerConfig, ServerReport
+from policies.per_model import per_model
 from policies.router import Abort, Action, Dispatch, Fail, Refuse, Router
 from simcore.errors import UserError
 
@@ -46,8 +47,8 @@ class RouterSetup:
     controller_params: Mapping[str, object] = field(default_factory=dict)
 
     def make_policy(self) -> Policy:
-        """The policy with its own random stream. Raises PolicyError."""
-        return make_policy(self.policy, self.params, self.seed)
+        """The policy with its own random stream, one a model. Raises PolicyError."""
+        return per_model([server.model for server in self.servers], self.policy, self.params, self.seed)
 
     def make_controller(self) -> Controller | None:
         """The controller, where there is one. Raises PolicyError."""
@@ -132,7 +133,8 @@ def _told(router: Router) -> dict[str, Callable[..., Any]]:
         return router.on_failure(now, request_id, reason, retry=retry)
 
     def switch(now: float, policy: str, params: dict[str, object], seed: int, order: str | None) -> list[Action]:
-        return router.switch_policy(now, make_policy(policy, params, seed), make_order(order) if order else None)
+        made = per_model([state.model for state in router.servers.values()], policy, params, seed)
+        return router.switch_policy(now, made, make_order(order) if order else None)
 
     def tick(now: float) -> list[Cap]:
         assert isinstance(router, ControlledRouter)
@@ -143,6 +145,8 @@ def _told(router: Router) -> dict[str, Callable[..., Any]]:
         "first_token": router.on_first_token,
         "finish": router.on_finish,
         "failure": failure,
+        "limited": router.on_limited,
+        "room": router.on_room,
         "cancel": router.on_cancel,
         "report": lambda now, server_id, report: router.on_report(now, server_id, ServerReport(*report)),
         "cap": router.set_cap,

@@ -68,6 +68,7 @@ class Fleet:
         self._on_report = on_report
         self._speed = speed
         self._watchers: dict[str, list[asyncio.Task[None]]] = {}
+        self._rooms: dict[str, asyncio.TimerHandle] = {}
 
     # -- who is there --------------------------------------------------------------------------------------------
 
@@ -125,6 +126,31 @@ class Fleet:
         """A request failed there, by the server's fault."""
         self._count(server_id, failed=True)
 
+    def has_limit(self, server_id: str) -> bool:
+        """Whether the router keeps account of a server's rate limit."""
+        state = self.driver.servers.get(server_id)
+        return state is not None and state.rate is not None
+
+    def sent(self, server_id: str) -> None:
+        """A request went there, or was sent back for the rate limit: where that is used up, the router is told when it
+        leaves room again."""
+        state = self.driver.servers.get(server_id)
+        if state is None or state.rate is None or state.in_budget or server_id in self._rooms:
+            return
+        wait_s = max(state.rate.opens_at - self.driver.now(), 0.0) / self._speed
+        self._rooms[server_id] = asyncio.get_running_loop().call_later(wait_s, self._on_room, server_id)
+
+    def limited(self, server_id: str, request_id: int, retry_after_s: float) -> None:
+        """A server sent a request back for its rate limit, and wants the next one after this time of the wall clock."""
+        self.driver.limited(request_id, retry_after_s * self._speed)
+        self.sent(server_id)
+
+    def _on_room(self, server_id: str) -> None:
+        del self._rooms[server_id]
+        if server_id in self.members:
+            self.driver.room(server_id)
+            self.sent(server_id)
+
     def _count(self, server_id: str, *, failed: bool) -> None:
         member = self.members.get(server_id)
         if member is None:
@@ -162,6 +188,8 @@ class Fleet:
             tasks = [task for watchers in self._watchers.values() for task in watchers]
             for task in tasks:
                 task.cancel()
+            for timer in self._rooms.values():
+                timer.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             for member in self.members.values():
                 member.backend.origin.close()

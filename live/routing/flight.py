@@ -10,6 +10,7 @@ the client, and a lost server breaks it.
 """
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Callable
 from typing import Final
@@ -27,6 +28,8 @@ QUEUE_TIMEOUT: Final = "no server had room in time"
 
 _TRIED_AGAIN: Final = frozenset({408, 429, 500, 502, 503, 504})
 _KEPT_OF_AN_ERROR: Final = 300
+_RETRY_AFTER_S: Final = 1.0
+_LONGEST_RETRY_S: Final = 3600.0
 
 
 class Flight:
@@ -117,6 +120,7 @@ class Flight:
         self._heard_at = air.loop.time()
         self._exchange = Exchange(backend.origin, self._make_request(backend, self._rid), self)
         self._exchange.start()
+        air.fleet.sent(server_id)
         self._set_timer(air.timeouts.first_byte_s, self._on_silence)
 
     def refuse(self, reason: str) -> None:
@@ -157,6 +161,9 @@ class Flight:
         self._exchange = None
         head = self._head
         assert head is not None
+        if head.status == 429 and self._air.fleet.has_limit(self._server_id):
+            self._limited(head)
+            return
         if head.status in _TRIED_AGAIN:
             told = self._error[:_KEPT_OF_AN_ERROR].decode("utf-8", "replace").strip()
             self._attempt_failed(f"{self._server_id} answers {head.status}: {told}")
@@ -199,6 +206,14 @@ class Flight:
         self._started = True
         self._client.on_start(self._server_id, head)
         self._set_timer(self._air.timeouts.idle_s, self._on_silence)
+
+    def _limited(self, head: ResponseHead) -> None:
+        """Sent back for the server's rate limit: wait on at the router, as if it had been closed."""
+        air = self._air
+        self._clear_timer()
+        air.fleet.succeeded(self._server_id)
+        air.fleet.limited(self._server_id, self.request_id, _retry_after_s(head))
+        self._wait_in_queue()
 
     def _attempt_failed(self, reason: str) -> None:
         """Before the first byte: tell the router after the backoff, so that until then the place at the server stays
@@ -267,3 +282,14 @@ class Flight:
     def _end(self) -> None:
         self._over = True
         self._clear_timer()
+
+
+def _retry_after_s(head: ResponseHead) -> float:
+    """How long a server that answers 429 wants to be left alone, in seconds: OpenAI's header in ms, else the standard
+    one. A second where there is none that is a number."""
+    for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        with contextlib.suppress(ValueError):
+            wait_s = float(head.header(name)) * unit_s
+            if 0 <= wait_s < _LONGEST_RETRY_S:
+                return wait_s
+    return _RETRY_AFTER_S

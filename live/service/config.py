@@ -36,10 +36,32 @@ class ServerEntry(_Section):
     """How fast it is beside a server of weight 1; for policies that ask."""
     remote: bool = False
     """Somebody else's, to be used when one's own are full; for policies that ask."""
+    model: Annotated[str, Field(min_length=1)] | None = None
+    """Its model as clients name it; not given: as the server does."""
+    upstream_model: Annotated[str, Field(min_length=1)] | None = None
+    """Which of the models that an OpenAI-compatible API offers, as it names it; not given: the first."""
+    requests_per_minute: _Positive | None = None
+    """The API's limit: while it is used up, requests go elsewhere or wait; not given: none that the router knows of."""
+    tokens_per_minute: _Positive | None = None
+    """As requests_per_minute, of prompts and of what is expected of answers."""
+
+    @model_validator(mode="after")
+    def _upstream_model_is_an_apis(self) -> Self:
+        if self.upstream_model is not None and self.backend != "openai":
+            raise ValueError("'upstream_model' chooses among those of an API: it needs 'backend: openai'")
+        return self
 
     def config(self, server_id: str, model: str) -> ServerConfig:
         """As the router knows it."""
-        return ServerConfig(server_id, model, self.max_running_requests, self.weight, self.remote)
+        return ServerConfig(
+            server_id,
+            model,
+            self.max_running_requests,
+            self.weight,
+            self.remote,
+            self.requests_per_minute,
+            self.tokens_per_minute,
+        )
 
 
 class ServiceConfig(_Section):

@@ -191,7 +191,7 @@ def _request_maker(request: web.Request, body: bytes, parsed: dict[str, Any]) ->
     path = request.raw_path
 
     def make(backend: Backend, rid: str) -> bytes:
-        with_rid = backend.with_rid(body, parsed, rid)
+        with_rid = backend.with_rid(*backend.with_real_model(body, parsed), rid)
         target = backend.origin.base_path + path
         return request_bytes("POST", target, backend.origin.host, (*headers, *backend.headers), with_rid)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import aiohttp
 
@@ -33,15 +34,24 @@ class Connector:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + within_s
         backend = BACKENDS[entry.backend](Origin(entry.url), self._session, secret(entry.api_key_env))
+        backend.wanted_model = entry.upstream_model
         while True:
             try:
-                return backend, await backend.connect()
+                return backend, _renamed(backend, await backend.connect(), entry.model)
             except (aiohttp.ClientError, BackendError, OSError, TimeoutError) as error:
                 if loop.time() < deadline:
                     await asyncio.sleep(_RETRY_S)
                     continue
                 detail = str(error) or "no answer in time"
                 raise UserError(f"{entry.url} cannot be used as a server of kind {entry.backend}: {detail}") from error
+
+
+def _renamed(backend: Backend, facts: Facts, model: str | None) -> Facts:
+    """What the server says of itself, its model under the name that clients have for it."""
+    if model is None or model == facts.model:
+        return facts
+    backend.real_model = facts.model
+    return replace(facts, model=model)
 
 
 def check_policy(fleet: Fleet, name: str, params: Mapping[str, object], order: str | None) -> None:

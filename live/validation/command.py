@@ -4,16 +4,17 @@ import json
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 from rich.console import Console
 
+from live.replay.launcher import backends_of
 from live.replay.run import LiveOptions
 from simcore.errors import UserError
 from simcore.experiment.check import check_experiment
-from simcore.profile import ServiceProfile
+from simcore.remote_profile import AnyProfile
 from simcore.run_folder import write_document, write_plots
 from simcore.scenario import PolicySpec, Scenario, resolved_yaml
 from simcore.staging import check_out
@@ -75,7 +76,8 @@ async def carry_out(command: ValidateCommand) -> End:
         click.echo(f"{len(cells) - len(missing)} of {len(cells)} cells are in {out} already", err=True)
     interrupted = False
     if missing:
-        fleet = Fleet(command.servers, command.emulate, tuple(profiles), command.options, seed)
+        options = replace(command.options, backends=backends_of(profiles)) if emulated else command.options
+        fleet = Fleet(command.servers, command.emulate, tuple(profiles), options, seed)
         interrupted = await run_missing(missing, scenarios, twins, fleet, quiet=command.quiet)
     validation = find(first.name, _pairings(cells, scenarios, twins))
     failed = failures(gates, validation)
@@ -86,7 +88,7 @@ async def carry_out(command: ValidateCommand) -> End:
     return End(interrupted, bool(failed))
 
 
-def _scenarios(command: ValidateCommand) -> tuple[dict[Load, Scenario], list[ServiceProfile]]:
+def _scenarios(command: ValidateCommand) -> tuple[dict[Load, Scenario], list[AnyProfile]]:
     """The scenario under each load, checked."""
     scenarios = {}
     for load in command.loads:

@@ -10,7 +10,7 @@ from simcore.compare.agreement_tables import breakdown_table, part_label, said_s
 from simcore.compare.breakdown import PARTS
 from simcore.report import print_table
 from simcore.report.html import Page, render
-from simcore.report.tables import TextTable
+from simcore.report.table import TextTable
 from simcore.report.wording import latency_unit, signed_number
 
 from .findings import Group, Validation

@@ -14,7 +14,7 @@ import click
 from live.replay.launcher import emulators
 from live.replay.progress import LiveProgress
 from live.replay.run import LiveOptions, run_live
-from simcore.profile import ServiceProfile
+from simcore.remote_profile import AnyProfile
 from simcore.scenario import Scenario
 
 from .grid import Cell, Load
@@ -29,7 +29,7 @@ class Fleet:
 
     urls: tuple[str, ...]
     emulate: int | None
-    profiles: tuple[ServiceProfile, ...]
+    profiles: tuple[AnyProfile, ...]
     options: LiveOptions
     seed: int
 

@@ -8,7 +8,7 @@ import numpy as np
 from simcore.compare.agreement import AGREEMENTS, Agreement
 from simcore.compare.agreement_tables import error_interval, said_signed
 from simcore.compare.quantities import QUANTITIES
-from simcore.report.tables import Cell, Column, TextTable
+from simcore.report.table import Cell, Column, TextTable
 from simcore.report.wording import UNKNOWN, number, percent, unit_named
 
 from .findings import Group, Validation, counts

@@ -17,8 +17,8 @@ from simcore.engine import simulate
 from simcore.errors import UserError
 from simcore.manifest import make_manifest
 from simcore.metrics import observe, summarise
-from simcore.profile import ServiceProfile
 from simcore.records import RunResult
+from simcore.remote_profile import AnyProfile
 from simcore.report import MeasuredRun
 from simcore.run_folder import StoredRun, load_run, write_run
 from simcore.scenario import Scenario, resolved_yaml
@@ -52,7 +52,7 @@ class LiveCell:
 class Twins:
     """The cells' folders under ``out/cells``. ``emulated``: the profiles decide what live servers do."""
 
-    def __init__(self, out: Path, profiles: Sequence[ServiceProfile], *, emulated: bool) -> None:
+    def __init__(self, out: Path, profiles: Sequence[AnyProfile], *, emulated: bool) -> None:
         self._out = out / "cells"
         self._profiles = profiles
         self._emulated = emulated

@@ -8,13 +8,14 @@ import click
 
 if TYPE_CHECKING:
     from simcore.profile import ServiceProfile
+    from simcore.remote_profile import AnyProfile, RemoteProfile
 
 __all__ = ["print_diff", "profile"]
 
 
 @click.group(short_help="Show, check or compare service profiles.")
 def profile() -> None:
-    """Read service profiles: bundled ones by name, others by the path of their .json file.
+    """Read profiles of servers and remote APIs: bundled ones by name, others by the path of their .json file.
 
     \b
     Examples:
@@ -29,12 +30,14 @@ def profile() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the profile's document.")
 def show(name: str, as_json: bool) -> None:
     """Print where a profile comes from, what it predicts and how far it can be trusted."""
-    loaded = _load(name)
+    from simcore.remote_profile import RemoteProfile
+
+    loaded = _load_any(name)
     if as_json:
         click.echo(loaded.to_json(), nl=False)
         return
     click.secho(loaded.name, bold=True)
-    for heading, value in _lines(loaded):
+    for heading, value in _remote_lines(loaded) if isinstance(loaded, RemoteProfile) else _lines(loaded):
         click.echo(f"  {heading:22} {value}")
 
 
@@ -43,10 +46,12 @@ def show(name: str, as_json: bool) -> None:
 def check(name: str) -> None:
     """Check that a profile can be read, and say what in it to look at twice."""
     from simcore.profile_comparison import implausibilities
+    from simcore.remote_profile import own_profiles
 
-    loaded = _load(name)
-    for doubt in implausibilities(loaded):
-        click.echo(f"warning: {doubt}")
+    loaded = _load_any(name)
+    for own in own_profiles([loaded]):
+        for doubt in implausibilities(own):
+            click.echo(f"warning: {doubt}")
     click.echo(f"{loaded.name} is a valid profile")
 
 
@@ -81,10 +86,38 @@ def print_diff(first: "ServiceProfile", second: "ServiceProfile") -> None:
         click.echo(f"  {name:28} {old} -> {new}")
 
 
+def _load_any(name: str) -> "AnyProfile":
+    from simcore.remote_profile import load_profile
+
+    return load_profile(name, Path())
+
+
 def _load(name: str) -> "ServiceProfile":
+    from simcore.errors import UserError
     from simcore.profile import ServiceProfile
 
-    return ServiceProfile.load(name, Path())
+    loaded = _load_any(name)
+    if not isinstance(loaded, ServiceProfile):
+        raise UserError(f"{name} is a remote API's profile, which has no step times to compare")
+    return loaded
+
+
+def _remote_lines(loaded: "RemoteProfile") -> list[tuple[str, str]]:
+    limits = (
+        (loaded.requests_per_minute, "requests a minute"),
+        (loaded.tokens_per_minute, "tokens a minute"),
+        (loaded.max_running_requests, "requests at once"),
+    )
+    price = loaded.price
+    return [
+        ("model", loaded.model),
+        ("source", loaded.source),
+        ("first token", f"after {loaded.first_token_s:g} s, varying by {loaded.first_token_cv:.0%}"),
+        ("then", f"{loaded.output_tps:g} tokens/s"),
+        ("price of 1M tokens", f"{price.input_per_million:g} in, {price.output_per_million:g} out"),
+        ("limits", ", ".join(f"{limit:,.10g} {what}" for limit, what in limits if limit is not None) or "none"),
+        ("context length", f"{loaded.context_length:,} tokens"),
+    ]
 
 
 def _lines(loaded: "ServiceProfile") -> list[tuple[str, str]]:

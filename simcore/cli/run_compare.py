@@ -18,6 +18,7 @@ from simcore.compare.side_by_side import SideBySide, side_by_side
 from simcore.compare.tables import metric_table, run_table
 from simcore.errors import UserError
 from simcore.report import print_table
+from simcore.report.model_tables import model_tables
 from simcore.run_folder import StoredRun, write_document, write_plots
 from simcore.staging import check_out, staged_folder
 
@@ -66,6 +67,8 @@ def _show(compared: SideBySide, folder: Path | None, *, everything: bool) -> Non
     console = Console()
     print_table(console, run_table(compared))
     print_table(console, metric_table(compared, everything=everything))
+    for models in model_tables([(side.label, side.summary) for side in compared.sides], "run"):
+        print_table(console, models)
     console.print()
     for line in findings(compared):
         console.print(Text(line, style="bold"))

@@ -20,7 +20,7 @@ from simcore.experiment.gates import GateFailure, failures, parse_gate
 from simcore.experiment.jobs import Job, Outcome, jobs_of, run_jobs, stop_on_interrupt
 from simcore.manifest import make_manifest
 from simcore.measures import find_measure
-from simcore.profile import ServiceProfile
+from simcore.remote_profile import AnyProfile
 from simcore.report import Comparison, MeasuredRun, compare, print_comparison, print_run
 from simcore.run_folder import ComparisonFolder, comparison_folder, write_run
 from simcore.scenario import PolicySpec, Scenario, load_scenario, resolved_yaml
@@ -97,7 +97,7 @@ def _scenario(request: Request) -> Scenario:
 class _Experiment:
     """The runs of one call, and the folder they go to."""
 
-    def __init__(self, request: Request, scenario: Scenario, profiles: Sequence[ServiceProfile]) -> None:
+    def __init__(self, request: Request, scenario: Scenario, profiles: Sequence[AnyProfile]) -> None:
         self._request = request
         self._scenario = scenario
         self._jobs = jobs_of(scenario, request.seeds or (scenario.seed,))
@@ -169,7 +169,7 @@ def policy_word(policy: PolicySpec) -> str:
     return f"{policy.name}:{','.join(f'{key}={json.dumps(value)}' for key, value in policy.params.items())}"
 
 
-def profile_digest(profile: ServiceProfile) -> str:
+def profile_digest(profile: AnyProfile) -> str:
     """A profile's SHA-256."""
     return hashlib.sha256(profile.to_json().encode()).hexdigest()
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from simcore.profile_measurement import Trust
-from simcore.report.tables import Cell, Column, TextTable
+from simcore.report.table import Cell, Column, TextTable
 from simcore.report.wording import (
     UNKNOWN,
     latency_unit,

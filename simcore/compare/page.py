@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from simcore.report.html import Page, render
+from simcore.report.model_tables import model_tables
 from simcore.report.wording import percent
 
 from .side_by_side import SideBySide
@@ -22,7 +23,11 @@ def sides_page(compared: SideBySide, drawn: Mapping[str, str], *, configs: Seque
             facts=[("reference", sides[0].label)],
             verdict=findings(compared),
             figures=(),
-            tables=[run_table(compared), metric_table(compared, everything=True)],
+            tables=[
+                run_table(compared),
+                metric_table(compared, everything=True),
+                *model_tables([(side.label, side.summary) for side in compared.sides], "run"),
+            ],
             plots=drawn,
             config=config,
             command=command,

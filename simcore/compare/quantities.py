@@ -130,6 +130,17 @@ def _all() -> dict[str, Quantity]:
         Quantity(
             "imbalance_requests", "imbalance", "share", "of requests over servers", whole=lambda s: s.imbalance.requests
         ),
+        Quantity("cost", "cost", "count", "whole run, in the prices' currency", whole=lambda s: s.cost.total),
+        Quantity(
+            "cost_per_1k_requests", "cost per 1k req", "count", "of finished", whole=lambda s: s.cost.per_1k_requests
+        ),
+        Quantity(
+            "cost_per_million_output_tokens",
+            "cost per 1M out",
+            "count",
+            "tokens of finished requests",
+            whole=lambda s: s.cost.per_million_output_tokens,
+        ),
         Quantity("window_s", "window", "s", "over which rates are counted", whole=lambda s: s.window_s),
     ]
     return {quantity.name: quantity for quantity in found}

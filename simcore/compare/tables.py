@@ -3,7 +3,7 @@
 import math
 from typing import Final
 
-from simcore.report.tables import Cell, Column, TextTable
+from simcore.report.table import Cell, Column, TextTable
 from simcore.report.wording import UNKNOWN, Unit, number, signed, signed_interval, signed_number, unit_named
 
 from .side_by_side import Row, SideBySide, Versus

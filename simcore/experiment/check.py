@@ -8,19 +8,21 @@ from policies import PolicyError, make_order, make_policy
 from policies.controllers import make_controller
 from simcore.errors import UserError
 from simcore.fleet import check_prompts_fit, fleet_profiles
-from simcore.profile import ServiceProfile
+from simcore.models import check_models
+from simcore.remote_profile import AnyProfile
 from simcore.scenario import PolicySpec, Scenario
 from simcore.workload import Workload, build_workload
 
 __all__ = ["check_experiment", "check_workload", "nothing_to_measure"]
 
 
-def check_experiment(scenario: Scenario) -> list[ServiceProfile]:
+def check_experiment(scenario: Scenario) -> list[AnyProfile]:
     """Profiles, prompts, policies, the controller and their parameters; returns one profile a server. Raises UserError.
 
     Requests are not made: a trace's faults come to light when it is read, which ``check_workload`` does.
     """
     profiles = fleet_profiles(scenario)
+    check_models(scenario, [profile.model for profile in profiles])
     check_prompts_fit(scenario, profiles)
     _check_policies(scenario.policies)
     if scenario.controller is not None:

@@ -63,6 +63,11 @@ class Contender:
         """A number of the summary, averaged over the seeds."""
         return float(np.mean([getattr(run.summary, field) for run in self.runs]))
 
+    def cost(self) -> dict[str, float]:
+        """The summaries' cost, averaged over the seeds; NaN where no price was given."""
+        costs = [asdict(run.summary.cost) for run in self.runs]
+        return {name: float(np.mean([cost[name] for cost in costs])) for name in costs[0]}
+
     def lost(self) -> float:
         """Share of the measured requests that were rejected, failed or cancelled, over all seeds."""
         total = sum(run.summary.measured_requests for run in self.runs)
@@ -107,6 +112,7 @@ class Comparison:
                 "cache_hit_rate": contender.mean("cache_hit_rate"),
                 "utilisation": contender.mean("utilisation"),
                 "lost_share": contender.lost(),
+                "cost": contender.cost(),
                 "against_best": asdict(contender.against_best) if contender.against_best else None,
             }
             for rank, contender in enumerate(self.contenders, 1)

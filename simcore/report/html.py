@@ -13,7 +13,9 @@ from markupsafe import Markup
 from simcore.records import RunResult
 from simcore.report import plots
 from simcore.report.comparison import Comparison, Contender
-from simcore.report.tables import TextTable, comparison_table, figures, latency_table, server_table
+from simcore.report.model_tables import comparison_models, model_tables
+from simcore.report.table import TextTable
+from simcore.report.tables import comparison_table, figures, latency_table, server_table
 from simcore.report.wording import verdict, warnings
 from simcore.summary import Summary
 
@@ -68,7 +70,11 @@ def run_page(comparison: Comparison, drawn: Mapping[str, str], *, config: str, c
             facts=_facts(summary),
             verdict=verdict(comparison),
             figures=figures(summary),
-            tables=[latency_table(contender, comparison.confidence), server_table(summary, _SERVERS_SHOWN)],
+            tables=[
+                latency_table(contender, comparison.confidence),
+                *model_tables([(summary.policy, summary)]),
+                server_table(summary, _SERVERS_SHOWN),
+            ],
             plots=drawn,
             config=config,
             command=command,
@@ -95,7 +101,7 @@ def comparison_page(
             facts=_facts(comparison.best.runs[0].summary),
             verdict=verdict(comparison),
             figures=(),
-            tables=[comparison_table(comparison)],
+            tables=[comparison_table(comparison), *comparison_models(comparison)],
             plots=drawn,
             config=config,
             command=command,

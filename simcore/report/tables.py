@@ -1,11 +1,13 @@
 """The tables of a report as text, laid out once for the terminal and the page."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from math import isfinite
 from typing import Final
 
 from simcore.measures import LATENCY_LABELS, LATENCY_MEANINGS, find_measure
 from simcore.report.comparison import SIGNIFICANCE, Comparison, Contender
+from simcore.report.cost import cost_column, cost_figures, has_cost
+from simcore.report.table import Cell, Column, TextTable
 from simcore.report.wording import (
     UNKNOWN,
     Unit,
@@ -19,7 +21,7 @@ from simcore.report.wording import (
 )
 from simcore.summary import ServerSummary, Summary
 
-__all__ = ["Cell", "Column", "TextTable", "comparison_table", "figures", "latency_table", "server_table"]
+__all__ = ["comparison_table", "figures", "latency_table", "server_table"]
 
 _LEAVES: Final = {
     "p99_e2e_s": 1,
@@ -29,38 +31,6 @@ _LEAVES: Final = {
     "p99_ttft_s": 9,
     "slo_attainment": 10,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """``meaning`` says what the heading leaves out, for a tooltip. On a narrow terminal columns go in the order of
-    ``leaves``, until the rest fits; 0 stays."""
-
-    heading: str
-    is_number: bool = True
-    meaning: str = ""
-    leaves: int = 0
-    may_wrap: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """``detail`` is the smaller print, an interval or a remark; ``strong`` marks the best of a column."""
-
-    text: str
-    detail: str = ""
-    strong: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TextTable:
-    """Rows have one cell a column; ``notes`` belong under the table, ``detail_note`` too where details are shown."""
-
-    title: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    notes: tuple[str, ...] = ()
-    detail_note: str = ""
 
 
 def figures(summary: Summary) -> list[tuple[str, str, str]]:
@@ -81,6 +51,7 @@ def figures(summary: Summary) -> list[tuple[str, str, str]]:
         entries.append(("answer lengths", summary.oracle, "the policy saw true lengths, which no router knows"))
     return [
         *entries,
+        *cost_figures(summary),
         ("concurrency", number(summary.concurrency), "mean requests at the servers"),
         ("utilisation", percent(summary.utilisation), _utilised(summary)),
         ("cache hits", percent(summary.cache_hit_rate), "of prompt tokens"),
@@ -127,6 +98,7 @@ def comparison_table(comparison: Comparison) -> TextTable:
         (Column("cache hits", True, "cached over prompt tokens", 4), "cache_hit_rate", percent),
         (Column("busy", True, "mean utilisation of the servers", 2), "utilisation", percent),
     ]
+    cost = cost_column(comparison)
     columns = (
         Column("#", leaves=5),
         Column("policy", is_number=False, may_wrap=True),
@@ -134,12 +106,14 @@ def comparison_table(comparison: Comparison) -> TextTable:
         Column("vs best", meaning="relative difference and its interval; n.s.: not significant"),
         *(column for column, _ in measured[1:]),
         *(column for column, _, _ in plain),
+        *([cost[0]] if cost else []),
         Column("lost", meaning="rejected, failed or cancelled"),
     )
     rows = []
     for index, contender in enumerate(comparison.contenders):
         cells = [cells[index] for _, cells in measured]
         extras = [Cell(show(contender.mean(field))) for _, field, show in plain]
+        extras += [cost[1][index]] if cost else []
         mark = contender.runs[0].summary.oracle
         name = Cell(f"{contender.policy} [{mark}]" if mark else contender.policy, strong=contender is comparison.best)
         lost = Cell(percent(contender.lost()))
@@ -149,14 +123,17 @@ def comparison_table(comparison: Comparison) -> TextTable:
 
 def server_table(summary: Summary, limit: int) -> TextTable:
     """The servers of one run, in their order; where they are more than ``limit``, the busiest ones."""
-    servers = summary.servers
+    servers, several, priced = summary.servers, len(summary.models) > 1, has_cost(summary.cost)
     notes: tuple[str, ...] = ("Whole run, warm-up included.",)
     if len(servers) > limit:
-        servers = sorted(servers, key=lambda server: server.utilisation, reverse=True)[:limit]
+        # A remote API's is unknown: those come last.
+        busy = {server.server_id: server.utilisation for server in servers if isfinite(server.utilisation)}
+        servers = sorted(servers, key=lambda server: busy.get(server.server_id, -1.0), reverse=True)[:limit]
         notes = (f"The {limit} busiest of {len(summary.servers):,} servers. Whole run, warm-up included.",)
     columns = (
         Column("server", is_number=False),
         Column("profile", is_number=False, leaves=6),
+        *([Column("model", is_number=False, leaves=7)] if several else []),
         Column("requests"),
         Column("busy", meaning="share of the run spent in steps"),
         Column("prefill", True, "share of the run in prefill steps", 3),
@@ -168,11 +145,13 @@ def server_table(summary: Summary, limit: int) -> TextTable:
         Column("retracted"),
         Column("peak running"),
         Column("peak KV", meaning="largest share of the KV tokens in use"),
+        *([Column("cost", meaning="in the prices' currency")] if priced else []),
     )
-    return TextTable("Servers", columns, tuple(_server_row(server) for server in servers), notes)
+    rows = [_server_row(server, with_model=several, with_cost=priced) for server in servers]
+    return TextTable("Servers", columns, tuple(rows), notes)
 
 
-def _server_row(server: ServerSummary) -> tuple[Cell, ...]:
+def _server_row(server: ServerSummary, *, with_model: bool, with_cost: bool) -> tuple[Cell, ...]:
     numbers = (
         f"{server.requests:,}",
         percent(server.utilisation),
@@ -186,7 +165,8 @@ def _server_row(server: ServerSummary) -> tuple[Cell, ...]:
         f"{server.peak_running:,}",
         percent(server.peak_kv_tokens / server.kv_tokens_capacity) if server.kv_tokens_capacity else UNKNOWN,
     )
-    return (Cell(server.server_id), Cell(server.profile), *(Cell(text) for text in numbers))
+    texts = [server.server_id, server.profile, *([server.model] if with_model else []), *numbers]
+    return tuple(Cell(text) for text in [*texts, *([number(server.cost)] if with_cost else [])])
 
 
 def _measure_column(comparison: Comparison, name: str) -> tuple[Column, list[Cell]]:

@@ -11,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from simcore.report.comparison import Comparison
-from simcore.report.tables import Cell, TextTable, comparison_table, figures, latency_table, server_table
+from simcore.report.model_tables import comparison_models, model_tables
+from simcore.report.table import Cell, TextTable
+from simcore.report.tables import comparison_table, figures, latency_table, server_table
 from simcore.report.wording import verdict, warnings
 
 __all__ = ["print_comparison", "print_run", "print_table"]
@@ -33,6 +35,8 @@ def print_run(console: Console, comparison: Comparison) -> None:
         grid.add_row(Text(name), Text(value, style="bold", justify="right"), Text(remark, style="dim"))
     console.print(grid)
     print_table(console, latency_table(contender, comparison.confidence))
+    for models in model_tables([(summary.policy, summary)]):
+        print_table(console, models)
     print_table(console, server_table(summary, _SERVERS_SHOWN))
     _print_warnings(console, comparison)
 
@@ -42,6 +46,8 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
     console.print()
     console.print(Text.assemble((comparison.scenario, "bold"), f"  {_seeds(comparison)}"))
     print_table(console, comparison_table(comparison), detailed=("vs best", comparison.rank_by.label))
+    for models in comparison_models(comparison):
+        print_table(console, models)
     console.print()
     for line in verdict(comparison):
         console.print(Text(line, style="bold" if line.startswith(comparison.best.policy) else ""))

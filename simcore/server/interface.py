@@ -5,13 +5,17 @@ from typing import NamedTuple, Protocol
 from .request import ServerRequest
 from .telemetry import Telemetry
 
-__all__ = ["OUT_OF_MEMORY", "QUEUE_IS_FULL", "Listener", "Load", "Server"]
+__all__ = ["OUT_OF_MEMORY", "QUEUE_IS_FULL", "RATE_LIMITED", "Listener", "Load", "Server"]
 
 QUEUE_IS_FULL = "the server's queue is full"
 """SGLang answers 503: the request is refused before anything of it ran."""
 
 OUT_OF_MEMORY = "the KV pool is too small even for this request alone"
 """SGLang aborts the last running request with this when retracting all others was not enough."""
+
+
+RATE_LIMITED = "the API's rate limit is reached"
+"""A remote API answers 429: the request is refused before anything of it ran."""
 
 
 class Load(NamedTuple):

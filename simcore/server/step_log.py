@@ -110,7 +110,7 @@ class StepLog:
         return self._gaps, self._counts
 
     def _sum_up(self) -> None:
-        if not self._rows:
+        if not self._rows and not self._gap_rows:
             return
         rows, self._rows = np.frombuffer(self._rows).reshape(-1, _COLUMNS), bytearray()
         started_at, first_s, now, decoded_at, joined_at, steps, batch, context, new_tokens, joined, earlier = rows.T

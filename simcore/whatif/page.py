@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from simcore.compare.agreement_tables import agreement_table, breakdown_table
 from simcore.compare.overlay import overlays
 from simcore.report.html import Page, comparison_plots, render
-from simcore.report.tables import TextTable, comparison_table
+from simcore.report.table import TextTable
+from simcore.report.tables import comparison_table
 from simcore.report.wording import verdict
 
 from .counterfactual import Counterfactual

@@ -1,5 +1,6 @@
 """From the ``workload:`` section to the columns that the engine reads."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from .arrivals import arrival_times
 from .columns import NONE, FloatColumn, IntColumn, Segments, Workload
 from .content import conversation_segments
 from .lengths import Lengths
+from .models import draw_models
 from .outputs import expected_outputs
 from .prefixes import draw_prefixes
 from .sessions import Conversations, Sessions, draw_times
@@ -35,7 +37,8 @@ def _replayed(spec: WorkloadSpec, seed: np.random.SeedSequence, base_dir: Path) 
         arrival_s = arrival_times(spec.arrivals, stream(seed, "arrivals"), count=len(trace.prompt_tokens))
     assert arrival_s is not None
     output = trace.output_tokens if spec.output_limit is None else np.minimum(trace.output_tokens, spec.output_limit)
-    return _workload(spec, seed, arrival_s, trace.prompt_tokens, output, trace.segments)
+    workload = _workload(spec, seed, arrival_s, trace.prompt_tokens, output, trace.segments)
+    return workload if trace.model is None else replace(workload, model=trace.model, models=spec.model_names)
 
 
 def _generated(spec: WorkloadSpec, seed: np.random.SeedSequence, base_dir: Path) -> Workload:
@@ -91,6 +94,10 @@ def _workload(
     talks: Conversations | None = None,
 ) -> Workload:
     n = len(prompt)
+    model = None
+    if spec.models is not None:
+        conversation = np.arange(n, dtype=np.int64) if talks is None else talks.session
+        model = draw_models(spec.models, stream(seed, "models"), conversation)
     session, following, think_s = np.full(n, NONE), np.full(n, NONE), np.zeros(n)
     if spec.sessions is not None and talks is not None:
         later = np.flatnonzero(talks.turn > 0)
@@ -112,4 +119,6 @@ def _workload(
         ignore_eos=spec.ends_by_length,
         segments=segments,
         max_concurrency=spec.client_limit,
+        model=model,
+        models=() if model is None else spec.model_names,
     )

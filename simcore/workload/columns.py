@@ -72,6 +72,7 @@ class Workload:
     think_s                0 for first turns
     priority               0 unless the scenario says otherwise; higher is more urgent
     max_concurrency        the client's own limit on requests in flight, or None (not a server's max_running_requests)
+    model, models          what each request asks for, as its place in ``models``; None and () where requests name none
     """
 
     arrival_s: FloatColumn
@@ -86,6 +87,8 @@ class Workload:
     ignore_eos: bool
     segments: Segments | None = None
     max_concurrency: int | None = None
+    model: IntColumn | None = None
+    models: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.prompt_tokens)

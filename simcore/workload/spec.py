@@ -1,8 +1,8 @@
 """The ``workload:`` section of a scenario: generated requests, or a trace's."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from .arrivals import ArrivalSpec, ClosedLoopArrivals
 from .lengths import LengthsSpec
@@ -10,7 +10,7 @@ from .outputs import ExpectedOutputSpec, LimitExpectation, MeanExpectation
 from .prefixes import PrefixSpec
 from .section import Count, Positive, Section
 from .sessions import SessionSpec
-from .traces import ShareGptTrace, TraceSpec
+from .traces import BurstGptTrace, ShareGptTrace, TraceSpec
 
 __all__ = ["WorkloadSpec"]
 
@@ -27,6 +27,8 @@ class WorkloadSpec(Section):
                       number: the sampling limit of every request; longer answers are cut there, others end before it.
     ignore_eos        whether the model is told to generate to the limit; where not given, true with "exact" only.
     expected_output   what policies may see of an answer's length.
+    models            the models that requests ask for, each with its share; all turns of a session ask for the same
+                      one. Not needed where the servers serve one model.
     """
 
     arrivals: ArrivalSpec | None = None
@@ -40,6 +42,14 @@ class WorkloadSpec(Section):
     max_new_tokens: Literal["exact"] | Count = "exact"
     ignore_eos: bool | None = None
     expected_output: ExpectedOutputSpec = MeanExpectation()
+    models: Annotated[dict[Annotated[str, Field(min_length=1)], Positive], Field(min_length=1)] | None = None
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """Every model that requests ask for; empty where they name none."""
+        if isinstance(self.trace, BurstGptTrace) and self.trace.models is not None:
+            return tuple(dict.fromkeys(self.trace.models.values()))
+        return tuple(self.models or ())
 
     @property
     def output_limit(self) -> int | None:
@@ -84,6 +94,8 @@ class WorkloadSpec(Section):
         for name in ("requests", "duration_s"):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name!r} is for generated requests; 'trace.limit' says how many of a trace are read")
+        if self.models is not None and isinstance(self.trace, BurstGptTrace) and self.trace.models is not None:
+            raise ValueError("'models' draws what 'trace.models' reads; leave one out")
         for name in ("lengths", "prefixes", "sessions"):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name!r} is for generated requests; a trace has its own")

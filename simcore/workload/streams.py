@@ -4,7 +4,7 @@ import numpy as np
 
 __all__ = ["STREAMS", "stream"]
 
-STREAMS = ("arrivals", "prompt", "output", "expected", "prefixes", "turns", "think", "message", "trace")
+STREAMS = ("arrivals", "prompt", "output", "expected", "prefixes", "turns", "think", "message", "trace", "models")
 """The components that draw. The order is part of what a seed means: new names go to the end."""
 
 

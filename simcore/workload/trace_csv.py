@@ -10,12 +10,16 @@ import numpy.typing as npt
 import pandas as pd
 
 from .columns import IntColumn
+from .models import named_models
 from .trace_file import Trace, TraceFile
 
 __all__ = ["AZURE", "BURSTGPT", "CsvFormat", "read_csv"]
 
 Text: TypeAlias = "pd.Series[str]"
 Mask: TypeAlias = npt.NDArray[np.bool_]
+
+MODEL = "Model"
+"""BurstGPT's column of what was asked for: ChatGPT or GPT-4."""
 
 _CHUNK = 100_000
 """Rows read at a time: a week of Azure's traffic is tens of millions of them, and their text is not kept."""
@@ -48,24 +52,28 @@ AZURE = CsvFormat("TIMESTAMP", "ContextTokens", "GeneratedTokens", _clock_times,
 BURSTGPT = CsvFormat("Timestamp", "Request tokens", "Response tokens", _plain_seconds, "45")
 
 
-def read_csv(file: TraceFile, form: CsvFormat, *, limit: int | None, rate_scale: float) -> Trace:
-    """The file's first ``limit`` requests with a prompt and an answer, in order of time. Raises UserError."""
+def read_csv(
+    file: TraceFile, form: CsvFormat, *, limit: int | None, rate_scale: float, models: dict[str, str] | None = None
+) -> Trace:
+    """The file's first ``limit`` requests with a prompt and an answer, in order of time; with ``models``, what they ask
+    for by the column ``MODEL``. Raises UserError."""
     blocks: list[tuple[IntColumn, ...]] = []
     kept = skipped = 0
     for chunk in _chunks(file, form):
         time_ns, is_time = form.instants(chunk[form.time])
         _refuse(file, chunk, form.time, ~is_time, f"is not a time (such as {form.time_example})")
         prompt, output = (_token_counts(file, chunk, name) for name in (form.prompt, form.output))
+        model = np.zeros(len(chunk), dtype=np.int64) if models is None else _models(file, chunk, models)
         replayable = np.flatnonzero((prompt > 0) & (output > 0))
         if limit is not None and kept + len(replayable) >= limit:
             replayable = replayable[: limit - kept]
             chunk = chunk.iloc[: replayable[-1] + 1]
-        blocks.append((time_ns[replayable], prompt[replayable], output[replayable]))
+        blocks.append(tuple(column[replayable] for column in (time_ns, prompt, output, model)))
         kept += len(replayable)
         skipped += len(chunk) - len(replayable)
         if kept == limit:
             break
-    time_ns, prompt, output = (np.concatenate(column) for column in zip(*blocks, strict=True))
+    time_ns, prompt, output, model = (np.concatenate(column) for column in zip(*blocks, strict=True))
     order = np.argsort(time_ns, kind="stable")
     return Trace(
         arrival_s=(time_ns[order] - time_ns[order[:1]]) / 1e9 / rate_scale,
@@ -73,6 +81,7 @@ def read_csv(file: TraceFile, form: CsvFormat, *, limit: int | None, rate_scale:
         output_tokens=output[order],
         skipped=skipped,
         skipped_why=f"{form.prompt!r} or {form.output!r} is 0 (failed, or nothing was generated)",
+        model=None if models is None else model[order],
     )
 
 
@@ -108,6 +117,14 @@ def _check_columns(file: TraceFile, form: CsvFormat, chunk: pd.DataFrame) -> Non
     # Where the first row has more fields than the header, pandas takes the surplus for row labels.
     if not isinstance(chunk.index, pd.RangeIndex):
         raise file.error(f"more fields than the {len(chunk.columns)} of the header", line=2)
+
+
+def _models(file: TraceFile, chunk: pd.DataFrame, models: dict[str, str]) -> IntColumn:
+    if MODEL not in chunk.columns:
+        raise file.error(f"missing; the header has {', '.join(map(str, chunk.columns))}", line=1, column=MODEL)
+    column, unknown = named_models(chunk[MODEL], models)
+    _refuse(file, chunk, MODEL, unknown.to_numpy("bool"), f"is none of trace.models ({', '.join(models)})")
+    return column
 
 
 def _token_counts(file: TraceFile, chunk: pd.DataFrame, column: str) -> IntColumn:

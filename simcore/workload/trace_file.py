@@ -17,7 +17,8 @@ class Trace:
     """What a reader makes of a file; arrays of shape (requests,), in order of arrival.
 
     ``arrival_s`` counts from the first request and is None for a trace without times. ``skipped`` is how many entries
-    were left out because they cannot be replayed, and ``skipped_why`` says what was wrong with them.
+    were left out because they cannot be replayed, and ``skipped_why`` says what was wrong with them. ``model`` is as in
+    ``Workload``, None where the trace was not asked for it.
     """
 
     arrival_s: FloatColumn | None
@@ -26,6 +27,7 @@ class Trace:
     segments: Segments | None = None
     skipped: int = 0
     skipped_why: str = ""
+    model: IntColumn | None = None
 
 
 @dataclass(frozen=True, slots=True)

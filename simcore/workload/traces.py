@@ -33,9 +33,13 @@ class AzureTrace(_TimedTrace):
 
 
 class BurstGptTrace(_TimedTrace):
-    """BurstGPT (csv: Timestamp in seconds, Request tokens, Response tokens; no response tokens means it failed)."""
+    """BurstGPT (csv: Timestamp in seconds, Request tokens, Response tokens; no response tokens means it failed).
+
+    models    the column Model's names, each with the model that is asked for here; not given: the column is not read.
+    """
 
     kind: Literal["burstgpt"] = "burstgpt"
+    models: Annotated[dict[str, Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
 
 
 class MooncakeTrace(_TimedTrace):
@@ -88,7 +92,7 @@ def read_trace(spec: TraceSpec, rng: np.random.Generator, *, base_dir: Path) -> 
         case AzureTrace():
             trace = read_csv(file, AZURE, limit=spec.limit, rate_scale=spec.rate_scale)
         case BurstGptTrace():
-            trace = read_csv(file, BURSTGPT, limit=spec.limit, rate_scale=spec.rate_scale)
+            trace = read_csv(file, BURSTGPT, limit=spec.limit, rate_scale=spec.rate_scale, models=spec.models)
         case MooncakeTrace():
             trace = read_mooncake(file, spec.block_tokens, limit=spec.limit, rate_scale=spec.rate_scale)
         case ShareGptTrace():

@@ -29,6 +29,17 @@ def test_show_names_source_pace_and_limits() -> None:
     assert json.loads(run("show", "llama-3.1-8b-h100", "--json")) == json.loads(H100.to_json())
 
 
+def test_a_remote_api_is_shown_with_its_price_and_limits() -> None:
+    shown = run("show", "hosted-llama-3.1-8b")
+    assert "after 0.6 s, varying by 30%" in shown
+    assert "0.1 in, 0.2 out" in shown
+    assert "600 requests a minute, 1,000,000 tokens a minute" in shown
+    assert "valid" in run("check", "hosted-llama-3.1-8b")
+    done = CliRunner().invoke(main, ["profile", "diff", "hosted-llama-3.1-8b", "llama-3.1-8b-h100"])
+    assert done.exit_code == 2
+    assert "no step times to compare" in done.output
+
+
 def test_check_warns_of_what_is_extrapolated() -> None:
     assert "warning: max_running_requests is 2048, batches were measured up to" in run("check", "llama-3.1-8b-h100")
     done = CliRunner().invoke(main, ["profile", "check", "nothing.json"])

@@ -17,6 +17,7 @@ from simcore.launch import SchedulerSettings
 from simcore.profile import ServiceProfile
 from simcore.profile_parts import Provenance, RequestOverheads, Residuals, StepCoefficients, ValidRange
 from simcore.records import RunResult
+from simcore.remote_profile import AnyProfile
 from simcore.scenario import PolicySpec, Scenario
 
 from .servers import flat_steps
@@ -60,7 +61,7 @@ def flat_profile(
     )
 
 
-def fleet(folder: Path, *profiles: ServiceProfile, count: int = 1) -> list[dict[str, object]]:
+def fleet(folder: Path, *profiles: AnyProfile, count: int = 1) -> list[dict[str, object]]:
     """The ``servers:`` section of ``count`` servers a profile, whose files are written to the folder."""
     groups: list[dict[str, object]] = []
     for number, profile in enumerate(profiles or (flat_profile(),)):

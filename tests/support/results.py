@@ -43,6 +43,10 @@ _SERVER: dict[str, object] = {
     "kv_tokens_capacity": 1000,
     "max_running_requests": 16,
     "peak_running": 4,
+    "model": "m",
+    "price_per_hour": np.nan,
+    "input_price_per_million": np.nan,
+    "output_price_per_million": np.nan,
 }
 
 
