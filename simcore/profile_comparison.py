@@ -50,11 +50,10 @@ def compare_profiles(first: ServiceProfile, second: ServiceProfile) -> ProfileDi
         ]
         for new in _spread(1, tokens)
     ]
-    # What a request sees of both on an idle server: its overhead alone is small, and far off in it may be little.
+    # Overheads are told by what a request sees of them on an idle server: alone they are small, and the share of them
+    # that a fit gives to the step varies.
     ttft = [[step + around for step, around in zip(*pair, strict=True)] for pair in zip(prefill, requests, strict=True)]
     terms = [_term("decode step", decode), _term("prefill step", prefill), _term("TTFT at idle", ttft)]
-    if all(min(pair) > 0 for pair in requests):
-        terms.append(_term("request overhead", requests))
     return ProfileDifference(tuple(terms), tuple(_fields(first, second)))
 
 
