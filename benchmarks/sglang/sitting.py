@@ -2,10 +2,13 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter, _MutuallyExclusiveGroup
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,12 +76,12 @@ class Sitting:
         if done.returncode not in ((0, 99) if may_fail_gates else (0,)):
             sys.exit(done.returncode)
 
-    def calibrate(self, url: str, name: str, budget: str) -> Path:
-        """The profile of a server, measured now."""
+    def calibrate(self, url: str, name: str, budget: str) -> str:
+        """The profile of a server, measured now: its file."""
         folder = self.given.out / f"calibration-{name}"
         if not (self.given.resume and (folder / "profile.json").is_file()):
             self.simroute("calibrate", "--url", url, "--budget", budget, "--name", name, "--out", str(folder))
-        return folder / "profile.json"
+        return str((folder / "profile.json").resolve())
 
     def validate(self, experiment: Experiment, urls: list[str], profile: str) -> None:
         """One experiment; its bars are the gates."""
@@ -97,6 +100,25 @@ class Sitting:
         write_report(
             self.given.out, self.experiments, script=Path(sys.argv[0]).name, emulated=self.given.speed is not None
         )
+
+
+@contextmanager
+def busy(urls: list[str], out: Path) -> Iterator[None]:
+    """While the block runs, two clients a server send what the experiments send."""
+    clients = f"workload.arrivals={{kind: closed_loop, max_concurrency: {2 * len(urls)}}}"
+    changes = [clients, "workload.duration_s=null", "workload.requests=3000", f"servers.0.count={len(urls)}"]
+    words = ["live", "--scenario", "validation-sglang-cpu", "--servers", ",".join(urls), "--policy", "least_request"]
+    words += [word for change in changes for word in ("--set", change)]
+    command = [sys.executable, "-m", "simroute", *words, "--out", str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    load = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+        if load.poll() is not None:
+            sys.exit(f"the load beside the calibration ended by itself, with {load.returncode}")
+    finally:
+        load.send_signal(signal.SIGINT)
+        load.wait(60)
 
 
 def rates_around_capacity(scenario: str, profile: str, clients: int) -> list[float]:

@@ -6,6 +6,9 @@ usage: validate.py --sglang VENV [--out FOLDER] [--resume]        (VENV: what te
 Starts four servers, calibrates one of them, and runs ``simroute validate`` on all: six policies at four rates; shared
 prefixes; a cap that changes; one server under continuous and static batches; and, on a server of its own, a KV pool too
 small for what is admitted. Tables, plots and what did not hold go to FOLDER.
+
+Servers on two cores slow each other down, which the simulator does not know. So the profile for all four is measured
+while the other three serve a moderate load, and the one for a single server while they are idle.
 """
 
 import subprocess
@@ -14,7 +17,7 @@ from pathlib import Path
 
 from experiments import Experiment
 from servers import slow_down, start, stop, wait
-from sitting import ROOT, Sitting, arguments, given_by, rates_around_capacity
+from sitting import ROOT, Sitting, arguments, busy, given_by, rates_around_capacity
 
 PORTS = (31981, 31982, 31983, 31984)
 RUNNING = 4
@@ -24,14 +27,14 @@ BATCHES = "docs/examples/static_batches.py:StaticBatches:size=4"
 SMALL_POOL = {"max_total_tokens": 768, "max_running_requests": 16, "schedule_conservativeness": 0.3}
 
 
-def with_slow_servers(sitting: Sitting, urls: list[str], profile: str) -> None:
-    """The experiments on four servers, and on one of them."""
+def with_slow_servers(sitting: Sitting, urls: list[str], profile: str, alone: str) -> None:
+    """The experiments on four servers, and on one of them with the profile of a server that is ``alone``."""
     rates = rates_around_capacity("validation-sglang-cpu", profile, clients=32)
     listed = ",".join(f"{rate:g}" for rate in rates)
     sitting.validate(Experiment.policies(listed, below=rates[-1]), urls, profile)
     sitting.validate(Experiment.prefixes(), urls, profile)
     sitting.validate(Experiment.caps("validation-sglang-cpu-caps"), urls, profile)
-    sitting.validate(Experiment.node(BATCHES), urls[:1], profile)
+    sitting.validate(Experiment.node(BATCHES), urls[:1], alone)
 
 
 def on_real_servers(sitting: Sitting, sglang: Path) -> None:
@@ -47,14 +50,16 @@ def on_real_servers(sitting: Sitting, sglang: Path) -> None:
             wait(url, 300)
             slow_down(url)
         sitting.say("the servers are ready")
-        profile = sitting.calibrate(urls[0], "sglang-cpu-micro", "2m")
-        with_slow_servers(sitting, urls, str(profile.resolve()))
+        alone = sitting.calibrate(urls[0], "sglang-cpu-micro-alone", "90s")
+        with busy(urls[1:], given.out / "beside"):
+            profile = sitting.calibrate(urls[0], "sglang-cpu-micro", "2m")
+        with_slow_servers(sitting, urls, profile, alone)
     with ExitStack() as stack:
         server = start(python, str(model), PORTS[0], given.out / "server-small-pool.log", **SMALL_POOL)
         stack.callback(stop, server)
         wait(urls[0], 300)
         profile = sitting.calibrate(urls[0], "sglang-cpu-micro-small-pool", "1m")
-        sitting.validate(Experiment.retraction(), urls[:1], str(profile.resolve()))
+        sitting.validate(Experiment.retraction(), urls[:1], profile)
 
 
 def main() -> None:
@@ -65,7 +70,7 @@ def main() -> None:
     if said.sglang is not None:
         on_real_servers(sitting, said.sglang.resolve())
     else:
-        with_slow_servers(sitting, [""] * len(PORTS), "sglang-cpu-tiny")
+        with_slow_servers(sitting, [""] * len(PORTS), "sglang-cpu-tiny", "sglang-cpu-tiny")
         sitting.validate(Experiment.retraction(), [""], "sglang-cpu-tiny")
     sitting.say(f"done: {sitting.given.out / 'README.md'}")
 

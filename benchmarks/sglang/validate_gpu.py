@@ -35,7 +35,7 @@ def main() -> None:
     servers.add_argument("--url", help="the server's")
     said = parser.parse_args()
     sitting = Sitting(given_by(said))
-    profile = "llama-2-7b-h100" if said.url is None else str(sitting.calibrate(said.url, "gpu", "5m"))
+    profile = "llama-2-7b-h100" if said.url is None else sitting.calibrate(said.url, "gpu", "5m")
     on_one_server(sitting, said.url or "", profile)
     sitting.say(f"done: {sitting.given.out / 'README.md'}")
 
