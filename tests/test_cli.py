@@ -43,7 +43,7 @@ def test_the_help_lists_the_commands_in_the_order_of_use() -> None:
     # Indented by two: a name; by more: where a description goes on.
     commands = [line.split()[0] for line in listed if line.startswith("  ") and not line.startswith("   ")]
     assert commands[:6] == ["sim", "live", "calibrate", "validate", "compare", "whatif"]
-    assert commands[6:] == ["policies", "scenarios", "profile", "serve", "emulate", "check", "schema"]
+    assert commands[6:] == ["tune", "policies", "scenarios", "profile", "serve", "emulate", "check", "schema"]
 
 
 def test_version() -> None:
@@ -104,7 +104,7 @@ def test_policies_as_json() -> None:
     keys = ["name", "summary", "source", "definition", "helps", "hurts", "parameters", "needs", "order"]
     assert list(listed[0]) == keys
     (aware,) = (policy for policy in listed if policy["name"] == "parameter_aware")
-    assert list(aware["parameters"][0]) == ["name", "type", "default", "meaning"]
+    assert list(aware["parameters"][0]) == ["name", "type", "default", "meaning", "search"]
 
 
 def test_scenarios() -> None:

@@ -159,6 +159,7 @@ def test_json_is_one_document_of_a_fixed_shape(tmp_path: Path) -> None:
         "cache_hit_rate",
         "utilisation",
         "lost_share",
+        "cost",
         "against_best",
     ]
     assert [run["policy"] for run in found["runs"]] == [policy["policy"] for policy in found["comparison"]["policies"]]

@@ -51,6 +51,8 @@ class Books:
                 said = {"reject": reason}
             case Hold():
                 said = {"hold": True}
+            case _:
+                return  # The router refuses what is no decision, right after this.
         seen = [_seen(server) for server in cluster.servers]
         line = {"t_s": cluster.now, "request_id": request.request_id, **said, "servers": seen}
         self._decisions.write(json.dumps(line) + "\n")

@@ -41,9 +41,9 @@ def test_launch_parameters_are_those_of_the_group(tmp_path: Path) -> None:
     assert result.servers["kv_tokens_capacity"].tolist() == [1_000_000, 5000]
 
 
-def test_servers_must_serve_one_model(tmp_path: Path) -> None:
+def test_requests_must_say_which_of_several_models_they_are_for(tmp_path: Path) -> None:
     servers = fleet(tmp_path, flat_profile(model="llama"), flat_profile(model="qwen"))
-    with pytest.raises(UserError, match="scenario test: servers must serve one model, not llama, qwen"):
+    with pytest.raises(UserError, match="scenario test: the servers serve llama, qwen: say in workload.models"):
         run(scenario(servers, replay(tmp_path, [(0, 9, 1)])))
 
 

@@ -205,14 +205,15 @@ def test_summary_keys_are_the_schema() -> None:
     assert " ".join(data) == (
         "schema_version scenario policy seed kind interrupted duration_s warmup_s window_s counts measured slo "
         "request_throughput_rps input_throughput_tps output_throughput_tps goodput_rps slo_attainment concurrency "
-        "cache_hit_rate utilisation retractions imbalance latencies servers warnings oracle"
+        "cache_hit_rate utilisation retractions imbalance latencies servers warnings oracle "
+        "controller cost models"
     )
     assert list(spreads) == [*LATENCIES, "itl_s"]
     assert " ".join(spreads["itl_s"]) == "count mean p50 p90 p95 p99 max"
     assert " ".join(servers[0]) == (
         "server_id profile requests finished prompt_tokens cached_tokens output_tokens cache_hit_rate utilisation "
         "prefill_share decode_share mixed_share steps retractions peak_kv_tokens kv_tokens_capacity peak_running "
-        "max_running_requests"
+        "max_running_requests cap_changes model cost"
     )
 
 

@@ -74,12 +74,7 @@ def test_diff_finds_the_planted_difference(tmp_path: Path) -> None:
     first = H100.model_copy(update={"steps": H100.steps.model_copy(update={"overhead_s": 0.0})})
     second = H100.model_copy(update={"steps": steps, "kv_tokens_capacity": 99_999})
     difference = compare_profiles(first, second)
-    assert [term.term for term in difference.terms] == [
-        "decode step",
-        "prefill step",
-        "TTFT at idle",
-        "request overhead",
-    ]
+    assert [term.term for term in difference.terms] == ["decode step", "prefill step", "TTFT at idle"]
     assert difference.terms[0].mean == pytest.approx(0.1)
     assert difference.terms[0].max_abs == pytest.approx(0.1)
     assert difference.terms[1].max_abs == 0.0

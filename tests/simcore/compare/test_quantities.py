@@ -27,6 +27,7 @@ def run() -> Side:
     table["cached_tokens"] = np.arange(300) % 50
     table["prompt_tokens"] = 50 + np.arange(300) % 70
     table.loc[20:24, "retractions"] = 2
+    result.servers["price_per_hour"] = 3.0
     return side(result, warmup_s=0.3)
 
 
@@ -45,6 +46,9 @@ def test_each_agrees_with_the_summary(run: Side) -> None:
         "window_s": summary.window_s,
         "imbalance_requests": summary.imbalance.requests,
         "peak_kv_share": 0.5,
+        "cost": summary.cost.total,
+        "cost_per_1k_requests": summary.cost.per_1k_requests,
+        "cost_per_million_output_tokens": summary.cost.per_million_output_tokens,
         "lost_share": sum(summary.measured[s] for s in ("rejected", "failed", "cancelled")) / summary.measured_requests,
     }
     for column, spread in summary.latencies.items():

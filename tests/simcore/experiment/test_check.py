@@ -24,7 +24,7 @@ def test_it_returns_one_profile_a_server() -> None:
         (
             "servers=[{profile: llama-2-7b-h100}, {profile: llama-3.1-8b-h100}]",
             UserError,
-            "servers must serve one model, not meta-llama/Llama-2-7b-hf, meta-llama/Llama-3.1-8B",
+            "the servers serve meta-llama/Llama-2-7b-hf, meta-llama/Llama-3.1-8B: say in workload.models",
         ),
     ],
 )
