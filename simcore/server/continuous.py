@@ -83,7 +83,8 @@ class ContinuousServer:
         self._max_queued_requests = settings.max_queued_requests
         self._lets_in_late = settings.overlap and self._max_queued_requests is None
         self._looks_past = looks_past and self._lets_in_late and not exact_steps
-        self._before_prefill = Load(0, 0, 0, 0, 0.0, 0)
+        self._before_prefill = (0, 0, 0, 0)
+        self._gaps_before_prefill = (0.0, 0)
         self._looked_ahead = False
         self._ahead: Step | None = None
         self._decoded_at = 0.0
@@ -128,8 +129,8 @@ class ContinuousServer:
         """See ``Server``."""
         scheduler, run = self.scheduler, self._run
         if run is not None and (now < run.started_at or self._looked_ahead):
-            before = self._before_prefill
-            return before._replace(queued=before.queued + len(self._inbox))
+            running, waiting, used, generated = self._before_prefill
+            return Load(running, waiting + len(self._inbox), used, generated, *self._gaps_before_prefill)
         queued = len(scheduler.waiting) + len(self._inbox)
         used, generated = scheduler.pool.used, scheduler.generated_tokens
         gap_sum_s, gaps = self.telemetry.gap_sum_s, self.telemetry.gaps
@@ -258,14 +259,14 @@ class ContinuousServer:
         """
         scheduler = self.scheduler
         pool = scheduler.pool
-        self._before_prefill = Load(
+        self._before_prefill = (
             scheduler.running_requests,
             len(scheduler.waiting),
             pool.capacity - pool.free - pool.cache.evictable_tokens,
             scheduler.generated_tokens,
-            self.telemetry.gap_sum_s,
-            self.telemetry.gaps,
         )
+        if self._sums_latencies:
+            self._gaps_before_prefill = (self.telemetry.gap_sum_s, self.telemetry.gaps)
         ahead = scheduler.form(prefill)
         if scheduler.retracted:
             self._count_retractions(end)
