@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--sglang-router", metavar="PYTHON", required=True)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--speed", type=float, default=2.0)
-    parser.add_argument("--port", type=int, default=33100)
+    parser.add_argument("--port", type=int, default=23100)
     parser.add_argument("--out", type=Path, default=Path("results/sglang-router-shares"))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
