@@ -24,7 +24,6 @@ _NAMES = frozenset(
         "time_to_first_token_seconds_count",
         "inter_token_latency_seconds_sum",
         "inter_token_latency_seconds_count",
-        "generation_tokens_total",
     )
 )
 
@@ -86,7 +85,7 @@ class SGLangBackend(Backend):
             sums = prometheus_sums(await self.get_text("/metrics") or "", _NAMES)
             ttft = _mean(sums, self._ttft, "time_to_first_token_seconds")
             tpot = _mean(sums, self._tpot, "inter_token_latency_seconds")
-            throughput = self._rate.look(now, sums.get("sglang:generation_tokens_total", 0.0))
+            throughput = self._rate.look(now, _tokens(sums))
         return ServerReport(
             reported_at=now,
             running_requests=total("num_running_reqs"),
@@ -141,6 +140,13 @@ class SGLangBackend(Backend):
         if reader.status == 503:
             return reader.failure
         return None
+
+
+def _tokens(sums: dict[str, float]) -> float:
+    """Generated so far: first tokens and all that came after one. ``generation_tokens_total`` counts a whole answer at
+    its end, so its rate would jump."""
+    names = ("time_to_first_token_seconds_count", "inter_token_latency_seconds_count")
+    return sum(sums.get(f"sglang:{name}", 0.0) for name in names)
 
 
 def _mean(sums: dict[str, float], means: GrowingMeans, name: str) -> float | None:

@@ -152,16 +152,22 @@ def test_sglangs_metrics_are_scraped_only_for_a_policy_that_decides_on_them(want
     async def metrics(_: web.Request) -> web.Response:
         nonlocal scraped
         scraped += 1
-        text = "sglang:inter_token_latency_seconds_sum 2.0\nsglang:inter_token_latency_seconds_count 100\n"
+        later = 100 * scraped
+        text = f"sglang:inter_token_latency_seconds_sum {0.02 * later}\n"
+        text += f"sglang:inter_token_latency_seconds_count {later}\nsglang:generation_tokens_total 7\n"
+        text += f"sglang:time_to_first_token_seconds_sum 1\nsglang:time_to_first_token_seconds_count {scraped}\n"
         return web.Response(text=text)
 
     async def test(server: Backend, _: str) -> None:
         await server.connect()
         before = scraped
-        report = await server.load(1.0, wanted)
+        await server.load(1.0, wanted)
+        report = await server.load(3.0, wanted)
         assert report.queued_requests == 3
-        assert scraped - before == scrapes
-        assert report.mean_tpot_s == (0.02 if scrapes else None)
+        assert scraped - before == 2 * scrapes
+        assert report.mean_tpot_s == (pytest.approx(0.02) if scrapes else None)
+        # Tokens as they come: a hundred, and a first one, in two seconds.
+        assert report.throughput_tps == (50.5 if scrapes else 0.0)
 
     talking("sglang", answering(documents, web.get("/metrics", metrics)), test)
 
