@@ -43,7 +43,7 @@ def test_launch_parameters_are_those_of_the_group(tmp_path: Path) -> None:
 
 def test_requests_must_say_which_of_several_models_they_are_for(tmp_path: Path) -> None:
     servers = fleet(tmp_path, flat_profile(model="llama"), flat_profile(model="qwen"))
-    with pytest.raises(UserError, match="scenario test: the servers serve llama, qwen: say in workload.models"):
+    with pytest.raises(UserError, match=r"scenario test: the servers serve llama, qwen: say in workload\.models"):
         run(scenario(servers, replay(tmp_path, [(0, 9, 1)])))
 
 
