@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 _TOKEN_IDS = (10, 30_000)  # of nearly every vocabulary, without its special tokens
 _SETTLE_S = 0.02
-_DISTURBED = 1.25  # a step so far above the median is not the server's own doing
+_STALL = 3.0  # a step so many times the median is no step of the server's
 _FEWEST_STEPS = 16
 _RIDE_WINDOW = 3
 _RIDE_AFTER = 8  # tokens of each decoding request, when the prompt is sent
@@ -131,17 +131,16 @@ class Prober:
                 f"{self._client.url}: {point.batch} requests of {point.prompt_tokens} tokens did not run together, "
                 f"though its limits allow it ({len(gaps)} steps with all of them)"
             )
-        outliers = gaps > _DISTURBED * np.median(gaps)
-        # What was seen of outliers is taken off the server's mean too: both clocks count the same steps.
-        calm = float(gaps[~outliers].mean() / gaps.mean())
-        client_s = float(gaps.mean())
+        client_s = _mean_step_s(gaps)
+        # What was seen of stalls is taken off the server's mean too: both clocks count the same steps.
+        without_stalls = client_s / float(gaps.mean())
         server_s = _moments(before, after, point.batch)
         return DecodeSample(
             batch=point.batch,
             context_tokens=point.prompt_tokens + DECODE_TOKENS / 2 + 1,
             steps=len(gaps),
-            step_s=calm * (client_s if server_s is None else server_s),
-            client_step_s=calm * client_s,
+            step_s=client_s if server_s is None else without_stalls * server_s,
+            client_step_s=client_s,
             others_cores=self._neighbours.others_cores(),
             point=point.name,
         )
@@ -183,7 +182,7 @@ class Prober:
             raise ServerMisbehavedError(
                 f"{self._client.url}: a prompt did not come while {point.batch} requests decoded"
             )
-        step_s = float(np.median(gaps))
+        step_s = _mean_step_s(np.concatenate([gaps[: window.start], gaps[window.stop :]]))
         return RideSample(
             batch=point.batch,
             context_tokens=point.prompt_tokens + DECODE_TOKENS / 2 + 1,
@@ -230,6 +229,11 @@ def _full_batch_arrivals(answers: list[Answer]) -> Floats:
     if not single[1:].all():
         return np.empty(0)
     return arrivals[arrivals <= end + 1e-4]
+
+
+def _mean_step_s(gaps: Floats) -> float:
+    """The mean, and not the median: requests live through the slow steps too."""
+    return float(gaps[gaps <= _STALL * np.median(gaps)].mean())
 
 
 def _moments(before: dict[str, Any], after: dict[str, Any], batch: int) -> float | None:

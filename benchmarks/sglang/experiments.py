@@ -22,6 +22,7 @@ class Experiment:
     scenario: str
     options: tuple[str, ...]
     bars: tuple[Bar, ...]
+    repeats: int
 
     @classmethod
     def policies(cls, rates: str, below: float) -> "Experiment":
@@ -29,20 +30,21 @@ class Experiment:
         orders = ("mean_ttft_s", "mean_tpot_s", "mean_e2e_s", "p99_e2e_s", "request_throughput_rps")
         return cls(
             "policies",
-            "Six policies at 40%, 70%, 90% and 110% of capacity, heavy-tailed answers, three repeats",
+            "Six policies at 40%, 70%, 90% and 110% of capacity, heavy-tailed answers",
             "validation-sglang-cpu",
-            ("--rates", rates, "--repeats", "3"),
+            ("--rates", rates),
             (
                 *_latency_bars(f" below {below:g}", ", below saturation"),
                 *(Bar(f"order by {name}: tau 1 apart from ties", f"tau_{name}<1") for name in orders),
             ),
+            repeats=3,
         )
 
     @classmethod
     def prefixes(cls) -> "Experiment":
         """How much of shared prompts is found in the caches."""
         bars = (Bar("cache hit rate within 3 points", "cache_hit_rate>0.03"), *_latency_bars("", ""))
-        return cls("prefixes", "Shared system prompts", "validation-sglang-cpu-prefix", ("--repeats", "2"), bars)
+        return cls("prefixes", "Shared system prompts", "validation-sglang-cpu-prefix", (), bars, repeats=3)
 
     @classmethod
     def caps(cls, scenario: str) -> "Experiment":
@@ -51,19 +53,20 @@ class Experiment:
             Bar("E2E over time within 10%", "series_e2e_s>0.1"),
             Bar("mean E2E within 5%", "mean_e2e_s>0.05"),
         )
-        return cls("caps", "A cap that changes in mid-run", scenario, ("--repeats", "2"), bars)
+        return cls("caps", "A cap that changes in mid-run", scenario, (), bars, repeats=3)
 
     @classmethod
     def node(cls, batches: str) -> "Experiment":
         """One server under continuous and static batches."""
         options = ("--policies", "round_robin", "--policy", batches, "--concurrency", "1,4,16,32", "--requests", "8")
-        free = ("--set", "router.max_running_requests=null", "--set", "warmup_s=0", "--repeats", "2")
+        free = ("--set", "router.max_running_requests=null", "--set", "warmup_s=0")
         return cls(
             "node",
             "One server, continuous against static batches, 1 to 32 clients in a closed loop",
             "validation-sglang-cpu",
             (*options, *free),
             _latency_bars("", ""),
+            repeats=2,
         )
 
     @classmethod
@@ -73,21 +76,22 @@ class Experiment:
             "rates",
             "One server at 40%, 70%, 90% and 110% of capacity",
             "validation-gpu",
-            ("--policies", "round_robin", "--rates", rates, "--repeats", "3"),
+            ("--policies", "round_robin", "--rates", rates),
             _latency_bars(f" below {below:g}", ", below saturation"),
+            repeats=3,
         )
 
     @classmethod
     def closed_loop(cls) -> "Experiment":
         """One GPU from one client to more than it runs at once on most."""
-        options = ("--policies", "round_robin", "--concurrency", "1,4,16,64,256", "--requests", "16", "--repeats", "2")
-        bars = _latency_bars("", "")
+        options = ("--policies", "round_robin", "--concurrency", "1,4,16,64,256", "--requests", "16")
         return cls(
             "closed-loop",
             "One server, 1 to 256 clients in a closed loop",
             "validation-gpu",
             (*options, "--set", "warmup_s=0"),
-            bars,
+            _latency_bars("", ""),
+            repeats=2,
         )
 
     @classmethod
@@ -100,10 +104,11 @@ class Experiment:
             f"Shortest job first against first come, first served, {cap} requests running at most",
             "validation-gpu",
             (
-                *("--policies", "round_robin,shortest_job_first", "--rates", rates, "--repeats", "3"),
+                *("--policies", "round_robin,shortest_job_first", "--rates", rates),
                 *("--set", f"router.max_running_requests={cap}"),
             ),
             (*bars, Bar("mean E2E within 5%", "mean_e2e_s>0.05")),
+            repeats=3,
         )
 
     @classmethod
@@ -114,8 +119,9 @@ class Experiment:
             "retraction",
             "A KV pool too small for what is admitted, on one server",
             "validation-sglang-cpu-retraction",
-            ("--repeats", "2"),
+            (),
             bars,
+            repeats=2,
         )
 
 

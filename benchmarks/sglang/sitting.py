@@ -2,12 +2,13 @@
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter, _MutuallyExclusiveGroup
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +46,12 @@ def arguments(about: str | None, out: Path) -> tuple[ArgumentParser, _MutuallyEx
 
 
 def given_by(said: Namespace) -> Given:
-    """Of what ``arguments`` parsed; the folder is there afterwards."""
+    """Of what ``arguments`` parsed. The folder is there afterwards, without earlier runs unless those are resumed."""
     given = Given(said.emulate, said.out.resolve(), said.resume)
     given.out.mkdir(parents=True, exist_ok=True)
+    if not given.resume:
+        for cells in given.out.glob("*/cells"):
+            shutil.rmtree(cells)
     return given
 
 
@@ -76,27 +80,39 @@ class Sitting:
         if done.returncode not in ((0, 99) if may_fail_gates else (0,)):
             sys.exit(done.returncode)
 
-    def calibrate(self, url: str, name: str, budget: str) -> str:
-        """The profile of a server, measured now: its file."""
+    def calibrate(self, url: str, name: str, budget: str, *, further: bool = False) -> str:
+        """The profile of a server, measured now: its file. ``further``: with the samples of earlier calls."""
         folder = self.given.out / f"calibration-{name}"
-        if not (self.given.resume and (folder / "profile.json").is_file()):
-            self.simroute("calibrate", "--url", url, "--budget", budget, "--name", name, "--out", str(folder))
+        if further or not (self.given.resume and (folder / "profile.json").is_file()):
+            where = ["--resume" if further else "--out", str(folder)]
+            self.simroute("calibrate", "--url", url, "--budget", budget, "--name", name, *where)
         return str((folder / "profile.json").resolve())
 
-    def validate(self, experiment: Experiment, urls: list[str], profile: str) -> None:
-        """One experiment; its bars are the gates."""
+    def rounds(
+        self, experiments: list[Experiment], urls: list[str], profile: str, measure_on: Callable[[], str]
+    ) -> None:
+        """A repeat of each experiment after the other, then again; ``measure_on`` adds samples to the profile before
+        each further round, so that what drifts on the machine is in the profile as it is in the runs."""
+        for repeats in range(1, max(experiment.repeats for experiment in experiments) + 1):
+            if repeats > 1:
+                profile = measure_on()
+            for experiment in experiments:
+                self.validate(experiment, urls, profile, repeats)
+
+    def validate(self, experiment: Experiment, urls: list[str], profile: str, repeats: int | None = None) -> None:
+        """One experiment, up to so many repeats of it; its bars are the gates. Live runs in its folder are kept."""
         folder = self.given.out / experiment.name
-        if not self.given.resume and folder.exists():
-            subprocess.run(["rm", "-r", str(folder)], check=True)
         words = ["validate", "--scenario", experiment.scenario, "--set", f"servers.0.profile={profile}"]
         words += ["--set", f"servers.0.count={len(urls)}", *experiment.options]
+        words += ["--repeats", str(min(repeats or experiment.repeats, experiment.repeats))]
         if self.given.speed is None:
             words += ["--servers", ",".join(urls)]
         else:
             words += ["--emulate", str(len(urls)), "--speed", f"{self.given.speed:g}"]
         words += [word for bar in experiment.bars for word in ("--fail-on", bar.gate)]
         self.simroute(*words, "--out", str(folder), may_fail_gates=True)
-        self.experiments.append(experiment)
+        if experiment not in self.experiments:
+            self.experiments.append(experiment)
         write_report(
             self.given.out, self.experiments, script=Path(sys.argv[0]).name, emulated=self.given.speed is not None
         )
@@ -104,8 +120,8 @@ class Sitting:
 
 @contextmanager
 def busy(urls: list[str], out: Path) -> Iterator[None]:
-    """While the block runs, two clients a server send what the experiments send."""
-    clients = f"workload.arrivals={{kind: closed_loop, max_concurrency: {2 * len(urls)}}}"
+    """While the block runs, three clients a server send what the experiments send."""
+    clients = f"workload.arrivals={{kind: closed_loop, max_concurrency: {3 * len(urls)}}}"
     changes = [clients, "workload.duration_s=null", "workload.requests=3000", f"servers.0.count={len(urls)}"]
     words = ["live", "--scenario", "validation-sglang-cpu", "--servers", ",".join(urls), "--policy", "least_request"]
     words += [word for change in changes for word in ("--set", change)]

@@ -8,11 +8,14 @@ prefixes; a cap that changes; one server under continuous and static batches; an
 small for what is admitted. Tables, plots and what did not hold go to FOLDER.
 
 Servers on two cores slow each other down, which the simulator does not know. So the profile for all four is measured
-while the other three serve a moderate load, and the one for a single server while they are idle.
+while the other three serve a load, and the one for a single server while they are idle. And the machine drifts: the
+experiments run in rounds, each after one more minute of calibration, and all are simulated with what was measured in
+all of them.
 """
 
 import subprocess
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from experiments import Experiment
@@ -20,21 +23,25 @@ from servers import slow_down, start, stop, wait
 from sitting import ROOT, Sitting, arguments, busy, given_by, rates_around_capacity
 
 PORTS = (31981, 31982, 31983, 31984)
-RUNNING = 4
-"""Requests a server runs at once, as the scenarios have it. With 8 on four servers, two cores are so busy that servers
-hold each other up: steps took 15% to 20% longer than on one server alone."""
+SLOW = {"max_running_requests": 4, "context_length": 1024, "dtype": "bfloat16"}
+"""Four requests a server at once, as the scenarios have it. With 8 on four servers, two cores are so busy that servers
+hold each other up: steps took 15% to 20% longer than on one server alone. No request is longer than 1,024 tokens, and
+a calibration measures what a server's limits allow. Half as wide numbers need half the memory bandwidth, which the
+servers share."""
+SMALL_POOL = SLOW | {"max_total_tokens": 768, "max_running_requests": 16, "schedule_conservativeness": 0.3}
 BATCHES = "docs/examples/static_batches.py:StaticBatches:size=4"
-SMALL_POOL = {"max_total_tokens": 768, "max_running_requests": 16, "schedule_conservativeness": 0.3}
 
 
-def with_slow_servers(sitting: Sitting, urls: list[str], profile: str, alone: str) -> None:
-    """The experiments on four servers, and on one of them with the profile of a server that is ``alone``."""
+def with_fleet(sitting: Sitting, urls: list[str], profile: str, measure_on: Callable[[], str]) -> None:
+    """The experiments on four servers."""
     rates = rates_around_capacity("validation-sglang-cpu", profile, clients=32)
     listed = ",".join(f"{rate:g}" for rate in rates)
-    sitting.validate(Experiment.policies(listed, below=rates[-1]), urls, profile)
-    sitting.validate(Experiment.prefixes(), urls, profile)
-    sitting.validate(Experiment.caps("validation-sglang-cpu-caps"), urls, profile)
-    sitting.validate(Experiment.node(BATCHES), urls[:1], alone)
+    experiments = [
+        Experiment.policies(listed, below=rates[-1]),
+        Experiment.prefixes(),
+        Experiment.caps("validation-sglang-cpu-caps"),
+    ]
+    sitting.rounds(experiments, urls, profile, measure_on)
 
 
 def on_real_servers(sitting: Sitting, sglang: Path) -> None:
@@ -42,24 +49,38 @@ def on_real_servers(sitting: Sitting, sglang: Path) -> None:
     model = given.out / "model"
     subprocess.run([python, str(ROOT / "tests/sglang/make_model.py"), str(model), "micro"], check=True)
     urls = [f"http://127.0.0.1:{port}" for port in PORTS]
-    with ExitStack() as stack:
-        for port in PORTS:
-            log = given.out / f"server-{port}.log"
-            stack.callback(stop, start(python, str(model), port, log, max_running_requests=RUNNING))
-        for url in urls:
-            wait(url, 300)
-            slow_down(url)
-        sitting.say("the servers are ready")
-        alone = sitting.calibrate(urls[0], "sglang-cpu-micro-alone", "90s")
+
+    def alone(further: bool = False) -> str:
+        return sitting.calibrate(urls[0], "sglang-cpu-micro-alone", "50s", further=further)
+
+    def beside(further: bool = False) -> str:
         with busy(urls[1:], given.out / "beside"):
-            profile = sitting.calibrate(urls[0], "sglang-cpu-micro", "2m")
-        with_slow_servers(sitting, urls, profile, alone)
+            return sitting.calibrate(urls[0], "sglang-cpu-micro-beside", "70s", further=further)
+
+    def small_pool(further: bool = False) -> str:
+        return sitting.calibrate(urls[0], "sglang-cpu-micro-small-pool", "50s", further=further)
+
+    with serving(sitting, python, model, PORTS, SLOW):
+        with_fleet(sitting, urls, beside(), lambda: beside(True))
+        sitting.rounds([Experiment.node(BATCHES)], urls[:1], alone(), lambda: alone(True))
+    with serving(sitting, python, model, PORTS[:1], SMALL_POOL):
+        sitting.rounds([Experiment.retraction()], urls[:1], small_pool(), lambda: small_pool(True))
+
+
+@contextmanager
+def serving(
+    sitting: Sitting, python: str, model: Path, ports: Sequence[int], flags: dict[str, object]
+) -> Iterator[None]:
+    """Slowed-down servers on the ports, while the block runs."""
     with ExitStack() as stack:
-        server = start(python, str(model), PORTS[0], given.out / "server-small-pool.log", **SMALL_POOL)
-        stack.callback(stop, server)
-        wait(urls[0], 300)
-        profile = sitting.calibrate(urls[0], "sglang-cpu-micro-small-pool", "1m")
-        sitting.validate(Experiment.retraction(), urls[:1], profile)
+        for port in ports:
+            log = sitting.given.out / f"server-{port}-{flags['max_running_requests']}.log"
+            stack.callback(stop, start(python, str(model), port, log, **flags))
+        for port in ports:
+            wait(f"http://127.0.0.1:{port}", 300)
+            slow_down(f"http://127.0.0.1:{port}")
+        sitting.say(f"ready: {len(ports)} servers")
+        yield
 
 
 def main() -> None:
@@ -70,8 +91,9 @@ def main() -> None:
     if said.sglang is not None:
         on_real_servers(sitting, said.sglang.resolve())
     else:
-        with_slow_servers(sitting, [""] * len(PORTS), "sglang-cpu-tiny", "sglang-cpu-tiny")
-        sitting.validate(Experiment.retraction(), [""], "sglang-cpu-tiny")
+        with_fleet(sitting, [""] * len(PORTS), "sglang-cpu-tiny", lambda: "sglang-cpu-tiny")
+        for experiment in (Experiment.node(BATCHES), Experiment.retraction()):
+            sitting.validate(experiment, [""], "sglang-cpu-tiny")
     sitting.say(f"done: {sitting.given.out / 'README.md'}")
 
 

@@ -30,7 +30,8 @@ def write_report(out: Path, experiments: list[Experiment], *, script: str, emula
 
 
 def _section(experiment: Experiment, document: dict[str, Any]) -> list[str]:
-    options = " ".join(f"'{word}'" if ":" in word else word for word in experiment.options)
+    words = (*experiment.options, "--repeats", str(experiment.repeats))
+    options = " ".join(f"'{word}'" if ":" in word else word for word in words)
     rows = [_bar_row(bar, document) for bar in experiment.bars]
     cells = sum(len(group["repeats"]) for group in document["groups"])
     invalid = f"{len(document['invalid'])} of {cells} live runs are invalid." if document["invalid"] else ""
