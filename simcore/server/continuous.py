@@ -12,8 +12,6 @@ every step a run and an event of its own.
 """
 
 import math
-from bisect import insort
-from operator import attrgetter
 
 import numpy as np
 
@@ -30,7 +28,6 @@ from .telemetry import Telemetry
 
 __all__ = ["ContinuousServer"]
 
-_ready_at = attrgetter("ready_at")
 _NOBODY: tuple[tuple[float, int], ...] = ()
 
 
@@ -101,11 +98,11 @@ class ContinuousServer:
 
     def submit(self, request: ServerRequest, now: float) -> None:
         """See ``Server``."""
-        inbox, ready_at = self._inbox, request.ready_at
-        if not inbox or inbox[-1].ready_at <= ready_at:
-            inbox.append(request)
-        else:
-            insort(inbox, request, key=_ready_at)
+        inbox = self._inbox
+        if inbox and inbox[-1].ready_at > request.ready_at:
+            request.ready_at = inbox[-1].ready_at
+        ready_at = request.ready_at
+        inbox.append(request)
         if self._run is None:
             if inbox[0] is request:
                 self._wake_at(ready_at)

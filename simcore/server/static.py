@@ -6,10 +6,8 @@ answers whole. All are prefilled together and decode together; those that are do
 is, and all answers are returned then. There is no prefix cache, no chunking and no overlap.
 """
 
-import heapq
 import math
 from collections import deque
-from itertools import count
 
 from simcore.clock import Clock
 from simcore.launch import SchedulerSettings
@@ -48,8 +46,7 @@ class StaticServer:
         self._batch_size = settings.static_batch_size or settings.max_running_requests
         self._timeout_s = settings.static_batch_timeout_s or 0.0
         self._max_queued = settings.max_queued_requests
-        self._inbox: list[tuple[float, int, ServerRequest]] = []
-        self._sequence = count()
+        self._inbox: deque[ServerRequest] = deque()
         self._waiting: deque[ServerRequest] = deque()
         self._batch: list[ServerRequest] = []
         self._decode: Step | None = None
@@ -58,7 +55,9 @@ class StaticServer:
 
     def submit(self, request: ServerRequest, now: float) -> None:
         """See ``Server``."""
-        heapq.heappush(self._inbox, (request.ready_at, next(self._sequence), request))
+        if self._inbox:
+            request.ready_at = max(request.ready_at, self._inbox[-1].ready_at)
+        self._inbox.append(request)
         self._clock.at(request.ready_at, self._on_ready)
 
     def cancel(self, request: ServerRequest, now: float) -> None:
@@ -78,7 +77,7 @@ class StaticServer:
         return Load(len(self._batch), queued, used + rows, self._generated_tokens + rows, gap_sum_s, gaps)
 
     def _on_ready(self, now: float, _: None) -> None:
-        request = heapq.heappop(self._inbox)[2]
+        request = self._inbox.popleft()
         if request.done:
             return
         if self._max_queued is not None and len(self._waiting) >= self._max_queued:
