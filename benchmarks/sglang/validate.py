@@ -51,14 +51,14 @@ def on_real_servers(sitting: Sitting, sglang: Path) -> None:
     urls = [f"http://127.0.0.1:{port}" for port in PORTS]
 
     def alone(further: bool = False) -> str:
-        return sitting.calibrate(urls[0], "sglang-cpu-micro-alone", "50s", further=further)
+        return sitting.calibrate(urls[0], "sglang-cpu-micro-alone", "40s", further=further)
 
     def beside(further: bool = False) -> str:
         with busy(urls[1:], given.out / "beside"):
-            return sitting.calibrate(urls[0], "sglang-cpu-micro-beside", "70s", further=further)
+            return sitting.calibrate(urls[0], "sglang-cpu-micro-beside", "60s", further=further)
 
     def small_pool(further: bool = False) -> str:
-        return sitting.calibrate(urls[0], "sglang-cpu-micro-small-pool", "50s", further=further)
+        return sitting.calibrate(urls[0], "sglang-cpu-micro-small-pool", "40s", further=further)
 
     with serving(sitting, python, model, PORTS, SLOW):
         with_fleet(sitting, urls, beside(), lambda: beside(True))
