@@ -1,0 +1,72 @@
+"""What a visit makes of the times at which tokens came, on a server whose times are planned."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any
+
+import pytest
+
+from calibrate.client import Answer, SglangClient
+from calibrate.neighbours import Neighbours
+from calibrate.plan import DECODE_TOKENS, DecodePoint, Point, RidePoint
+from calibrate.probes import Prober
+from calibrate.samples import DecodeSample, RideSample, Sample
+
+STEP_S, SLOW_S, STALL_S, PREFILL_S = 0.01, 0.02, 0.2, 0.05
+STEPS = DECODE_TOKENS - 1
+
+
+class PlannedServer(SglangClient):
+    """Answers of several tokens have ``gaps_s`` between them, and one of a single token comes at ``rider_at``."""
+
+    def __init__(self, gaps_s: Sequence[float], rider_at: float = 0.0) -> None:
+        super().__init__("http://elsewhere:1")
+        self._gaps_s = gaps_s
+        self._rider_at = rider_at
+
+    async def load(self) -> dict[str, Any]:
+        return {"num_running_reqs": 0, "num_waiting_reqs": 0}
+
+    async def flush_cache(self) -> None:
+        pass
+
+    async def generate(
+        self, input_ids: Sequence[int], max_new_tokens: int, on_tokens: Callable[[int], None] | None = None
+    ) -> Answer:
+        if max_new_tokens == 1:
+            return Answer(0.0, 0.0, 0.0, (self._rider_at,), (1,), {})
+        for tokens in range(1, max_new_tokens + 1):
+            if on_tokens is not None:
+                on_tokens(tokens)
+        token_at = tuple(accumulate(self._gaps_s, initial=1.0))
+        return Answer(0.0, 0.0, 0.0, token_at, tuple(range(1, max_new_tokens + 1)), {})
+
+
+def visit(server: PlannedServer, point: Point) -> Sample:
+    prober = Prober(server, random.Random(0), radix_cache=True, neighbours=Neighbours(server.url))
+    return asyncio.run(prober.take(point))[0]
+
+
+def test_a_decode_step_is_the_mean_of_fast_and_slow_ones() -> None:
+    sample = visit(PlannedServer([STEP_S] * (STEPS - 8) + [SLOW_S] * 8), DecodePoint(2, 64))
+    assert isinstance(sample, DecodeSample)
+    assert sample.step_s == pytest.approx((STEP_S * (STEPS - 8) + SLOW_S * 8) / STEPS)
+
+
+def test_a_stall_is_no_step() -> None:
+    sample = visit(PlannedServer([STEP_S] * (STEPS - 1) + [STALL_S]), DecodePoint(2, 64))
+    assert isinstance(sample, DecodeSample)
+    assert sample.step_s == pytest.approx(STEP_S)
+
+
+def test_a_rides_extra_time_is_against_the_mean_of_the_steps_around_it() -> None:
+    # Every other step is slow, and so are three of the six around the prompt, one of which holds its prefill.
+    gaps_s = [STEP_S, SLOW_S] * (STEPS // 2)
+    gaps_s[15] += PREFILL_S
+    rider_at = 1.0 + sum(gaps_s[:16])
+    sample = visit(PlannedServer(gaps_s, rider_at), RidePoint(2, 64, 32))
+    assert isinstance(sample, RideSample)
+    assert sample.decode_step_s == pytest.approx((STEP_S + SLOW_S) / 2)
+    assert sample.extra_s == pytest.approx(PREFILL_S)
