@@ -1,4 +1,4 @@
-"""A calibrated profile against its server: ``python -m calibrate.closed_loop --url URL --profile PROFILE``.
+"""A calibrated profile against its server: ``python -m calibrate.closed_loop --url URL --profile PROFILE --out TABLE``.
 
 The requests of ``node-continuous`` are sent to the server by as many clients as the concurrency says, each sending its
 next when an answer is complete; the same requests are simulated with the profile. Lengths beyond the server's context
@@ -115,25 +115,34 @@ def compare(measured: Outcome, found: Outcome) -> dict[str, float]:
     return {name: getattr(found, name) / getattr(measured, name) - 1 for name in _BARS}
 
 
-async def _run(url: str, profile: Path, loads: list[tuple[int, int]]) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
+async def _drive_all(url: str, profile: Path, loads: list[tuple[int, int]]) -> list[dict[str, object]]:
+    rows = []
     async with SglangClient(url) as client:
         for concurrency, requests in loads:
-            scenario = closed_loop_scenario(profile, concurrency, requests)
-            measured, found = await measure(client, scenario, concurrency), simulated(scenario)
-            errors = compare(measured, found)
-            rows.append(
-                {
-                    "concurrency": concurrency,
-                    "requests": requests,
-                    "measured": asdict(measured),
-                    "simulated": asdict(found),
-                    "error": errors,
-                    "within_bars": all(abs(errors[name]) <= bar for name, bar in _BARS.items()),
-                }
-            )
-            click.echo(_line(rows[-1], measured, found, errors))
+            measured = await measure(client, closed_loop_scenario(profile, concurrency, requests), concurrency)
+            rows.append(_row(concurrency, requests, measured, profile))
     return rows
+
+
+def _simulate_again(table: Path, profile: Path) -> list[dict[str, object]]:
+    rows = json.loads(table.read_text(encoding="utf-8"))
+    return [_row(row["concurrency"], row["requests"], Outcome(**row["measured"]), profile) for row in rows]
+
+
+def _row(concurrency: int, requests: int, measured: Outcome, profile: Path) -> dict[str, object]:
+    """What was measured beside what is simulated, said as well."""
+    found = simulated(closed_loop_scenario(profile, concurrency, requests))
+    errors = compare(measured, found)
+    row: dict[str, object] = {
+        "concurrency": concurrency,
+        "requests": requests,
+        "measured": asdict(measured),
+        "simulated": asdict(found),
+        "error": errors,
+        "within_bars": all(abs(errors[name]) <= bar for name, bar in _BARS.items()),
+    }
+    click.echo(_line(row, measured, found, errors))
+    return row
 
 
 def _line(row: dict[str, object], measured: Outcome, found: Outcome, errors: dict[str, float]) -> str:
@@ -146,16 +155,29 @@ def _line(row: dict[str, object], measured: Outcome, found: Outcome, errors: dic
 
 
 @click.command()
-@click.option("--url", required=True, help="The server that was calibrated.")
+@click.option("--url", help="The server that was calibrated.")
+@click.option(
+    "--measured",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Instead: the --out of an earlier call, simulated again with a profile that has more samples since.",
+)
 @click.option("--profile", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Its profile.")
 @click.option("--concurrency", "levels", type=int, multiple=True, default=(1, 4, 16), show_default=True)
 @click.option("--requests", type=int, default=24, show_default=True, help="At concurrency 1; more of them above.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the table as JSON here.")
-def main(url: str, profile: Path, levels: tuple[int, ...], requests: int, out: Path | None) -> None:
+def main(
+    url: str | None, measured: Path | None, profile: Path, levels: tuple[int, ...], requests: int, out: Path | None
+) -> None:
     """Drive the server closed loop, simulate the same, and print both."""
+    if (url is None) == (measured is None):
+        raise click.UsageError("one of --url and --measured is needed")
     loads = [(level, requests * max(1, round(level**0.5))) for level in levels]
     try:
-        rows = asyncio.run(_run(url, profile, loads))
+        if url is not None:
+            rows = asyncio.run(_drive_all(url, profile, loads))
+        else:
+            assert measured is not None
+            rows = _simulate_again(measured, profile)
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(2) from error

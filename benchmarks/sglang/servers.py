@@ -54,9 +54,9 @@ def wait(url: str, within_s: float) -> None:
             time.sleep(1)
 
 
-def slow_down(url: str) -> None:
-    """Let each forward pass take its time."""
-    body = json.dumps({"forward_sleep_time": FORWARD_SLEEP_S}).encode()
+def slow_down(url: str, sleep_s: float = FORWARD_SLEEP_S) -> None:
+    """Let each forward pass take so much longer."""
+    body = json.dumps({"forward_sleep_time": sleep_s}).encode()
     request = urllib.request.Request(f"{url}/slow_down", body, {"Content-Type": "application/json"})
     urllib.request.urlopen(request, timeout=10).close()
 

@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from experiments import Experiment
-from servers import slow_down, start, stop, wait
+from servers import FORWARD_SLEEP_S, slow_down, start, stop, wait
 from sitting import ROOT, Sitting, arguments, busy, given_by, rates_around_capacity
 
 PORTS = (31981, 31982, 31983, 31984)
@@ -29,6 +29,8 @@ hold each other up: steps took 15% to 20% longer than on one server alone. No re
 a calibration measures what a server's limits allow. Half as wide numbers need half the memory bandwidth, which the
 servers share."""
 SMALL_POOL = SLOW | {"max_total_tokens": 768, "max_running_requests": 16, "schedule_conservativeness": 0.3}
+SMALL_POOL_SLEEP_S = 0.01
+"""Of each forward pass. With 40 ms bursts run into each other, and the scheduler learns how long answers are."""
 BATCHES = "docs/examples/static_batches.py:StaticBatches:size=4"
 
 
@@ -60,16 +62,16 @@ def on_real_servers(sitting: Sitting, sglang: Path) -> None:
     def small_pool(further: bool = False) -> str:
         return sitting.calibrate(urls[0], "sglang-cpu-micro-small-pool", "40s", further=further)
 
-    with serving(sitting, python, model, PORTS, SLOW):
+    with serving(sitting, python, model, PORTS, SLOW, FORWARD_SLEEP_S):
         with_fleet(sitting, urls, beside(), lambda: beside(True))
         sitting.rounds([Experiment.node(BATCHES)], urls[:1], alone(), lambda: alone(True))
-    with serving(sitting, python, model, PORTS[:1], SMALL_POOL):
+    with serving(sitting, python, model, PORTS[:1], SMALL_POOL, SMALL_POOL_SLEEP_S):
         sitting.rounds([Experiment.retraction()], urls[:1], small_pool(), lambda: small_pool(True))
 
 
 @contextmanager
 def serving(
-    sitting: Sitting, python: str, model: Path, ports: Sequence[int], flags: dict[str, object]
+    sitting: Sitting, python: str, model: Path, ports: Sequence[int], flags: dict[str, object], sleep_s: float
 ) -> Iterator[None]:
     """Slowed-down servers on the ports, while the block runs."""
     with ExitStack() as stack:
@@ -78,7 +80,7 @@ def serving(
             stack.callback(stop, start(python, str(model), port, log, **flags))
         for port in ports:
             wait(f"http://127.0.0.1:{port}", 300)
-            slow_down(f"http://127.0.0.1:{port}")
+            slow_down(f"http://127.0.0.1:{port}", sleep_s)
         sitting.say(f"ready: {len(ports)} servers")
         yield
 
