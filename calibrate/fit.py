@@ -58,24 +58,27 @@ class PrefillSamples:
 
 
 def fit_decode(samples: DecodeSamples, *, rising: bool = True) -> DecodeSteps:
-    """One base and one slope in total context per batch that was sampled. ``rising``: bases do not fall as the batch
-    grows, which holds where batches are padded and takes noise out; a real server may like four rows better than three.
+    """One base per batch that was sampled, and one slope in total context per batch that was sampled at two contexts;
+    a batch with one context has the slope of the next smaller that has its own. ``rising``: bases do not fall as the
+    batch grows, which holds where batches are padded and takes noise out; a real server may like four rows better than
+    three.
 
-    Raises ValueError where a batch was sampled at fewer than two contexts, as its slope cannot be told from its base.
+    Raises ValueError where no batch was sampled at two contexts: no slope can be told from a base then.
     """
     batches = np.unique(samples.batch)
-    for batch in batches:
-        if len(np.unique(samples.context_tokens[samples.batch == batch])) < 2:
-            raise ValueError(f"decode batch {batch:.0f} was sampled at one context only; two are needed")
+    several = [len(np.unique(samples.context_tokens[samples.batch == batch])) > 1 for batch in batches]
+    if not any(several):
+        raise ValueError("no decode batch was sampled at two contexts, and a slope cannot be told from one")
+    slope_of = np.maximum(np.cumsum(several) - 1, 0)
     own = (samples.batch[:, None] == batches).astype(np.float64)
     bases = (samples.batch[:, None] >= batches).astype(np.float64) if rising else own
-    context = own * (samples.batch * samples.context_tokens)[:, None]
+    context = own @ np.eye(sum(several))[slope_of] * (samples.batch * samples.context_tokens)[:, None]
     found = fit_non_negative(np.hstack([bases, context]), samples.step_s)
     base_s = np.cumsum(found[: len(batches)]) if rising else found[: len(batches)]
     return DecodeSteps(
         batches=tuple(int(batch) for batch in batches),
         base_s=_rounded(base_s),
-        context_s=_rounded(found[len(batches) :]),
+        context_s=_rounded(found[len(batches) :][slope_of]),
     )
 
 

@@ -139,12 +139,8 @@ def _fit_steps(split: Split, mixed_chunk: bool) -> tuple[DecodeSteps, PrefillSte
 
 
 def _decode_arrays(samples: Sequence[DecodeSample]) -> DecodeSamples:
-    """Batches seen at one context only are left out: their slope cannot be told from their base."""
-    contexts: dict[int, set[float]] = {}
-    for sample in samples:
-        contexts.setdefault(sample.batch, set()).add(sample.context_tokens)
-    rows = [sample for sample in samples if len(contexts[sample.batch]) > 1]
-    return _decode_arrays_of_any(rows)
+    columns = zip(*((s.batch, s.context_tokens, s.step_s) for s in samples), strict=True)
+    return DecodeSamples(*(np.array(column, dtype=np.float64) for column in columns))
 
 
 def _prefill_arrays(samples: Sequence[PrefillSample]) -> PrefillSamples:
@@ -193,7 +189,7 @@ def _score(
     alone = prefill.model_copy(update={"base_s": prefill.base_s - scheduling_s})
     found: dict[str, Residual | None] = {"decode": None, "prefill": None, "mixed": None}
     if split.decode:
-        decodes = _decode_arrays_of_any(split.decode)
+        decodes = _decode_arrays(split.decode)
         found["decode"] = residual(decode_step_s(decode, decodes), decodes.step_s)
     if split.prefill:
         prefills = _prefill_arrays(split.prefill)
@@ -206,11 +202,6 @@ def _score(
         # Relative to the whole gap that the requests see.
         found["mixed"] = residual(model + gaps, extra + gaps)
     return Residuals.model_validate(found)
-
-
-def _decode_arrays_of_any(samples: Sequence[DecodeSample]) -> DecodeSamples:
-    columns = zip(*((s.batch, s.context_tokens, s.step_s) for s in samples), strict=True)
-    return DecodeSamples(*(np.array(column, dtype=np.float64) for column in columns))
 
 
 def _hold_back(split: Split, rng: np.random.Generator) -> tuple[Split, Split]:

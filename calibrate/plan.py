@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from .server_facts import ServerFacts
 
@@ -13,7 +14,8 @@ point than the mean of so few scatters, so short visits and more rounds of them 
 
 _SHORT_PROMPT = 64
 _LONGEST_CONTEXT = 8192
-_POOL_SHARE = 0.4  # of the KV pool that a decode run may take: more makes prefilling it the most of the work
+_POOL_SHARE = 0.4  # of the KV pool that long prompts may take: more makes prefilling them the most of the work
+_FILLED_SHARE = 0.8  # of it that a batch of short prompts may take
 _PREFILLS = (1, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384)
 _CACHED_NEW = (32, 256, 1024)
 _RIDES = (32, 256, 1024)
@@ -21,10 +23,11 @@ _RIDES = (32, 256, 1024)
 
 @dataclass(frozen=True, slots=True)
 class PrefillPoint:
-    """A prompt of ``new_tokens`` after ``cached_tokens`` that the radix cache holds."""
+    """A prompt of ``fewest_tokens`` to ``new_tokens`` after ``cached_tokens`` that the radix cache holds."""
 
     new_tokens: int
     cached_tokens: int
+    fewest_tokens: int
 
     @property
     def name(self) -> str:
@@ -61,11 +64,13 @@ class DecodePoint:
 
 @dataclass(frozen=True, slots=True)
 class RidePoint:
-    """A prompt that comes while ``batch`` requests decode: a mixed step, or a prefill step between decode steps."""
+    """A prompt of ``fewest_tokens`` to ``new_tokens`` that comes while ``batch`` requests decode: a mixed step, or a
+    prefill step between decode steps."""
 
     batch: int
     prompt_tokens: int
     new_tokens: int
+    fewest_tokens: int
 
     @property
     def name(self) -> str:
@@ -115,15 +120,23 @@ def make_plan(facts: ServerFacts) -> Plan:
         settings.max_prefill_tokens,
         facts.max_prompt_tokens,
     )
-    plain = [PrefillPoint(tokens, 0) for tokens in _up_to(_PREFILLS, longest_step - 1)]
+    *shorter, longest = _up_to(_PREFILLS, longest_step - 1)
+    # A server cuts prompts into chunks of the longest: these come in that very length.
+    plain = [*(PrefillPoint(tokens, 0, _fewest(tokens)) for tokens in shorter), PrefillPoint(longest, 0, longest)]
     cached = _cached_prefills(facts, longest_step) if settings.radix_cache else []
     decodes = _decodes(facts)
-    shorts = [point for point in decodes if point.prompt_tokens == _SHORT_PROMPT]
+    shorts = [next(points) for _, points in groupby(decodes, key=lambda point: point.batch)]
     longer = sorted((point for point in decodes if point not in shorts), key=lambda point: point.work_tokens)
-    # A fit needs two contexts of each batch; with those, a short budget is not for nothing.
+    # A slope needs a second context; with those, a short budget is not for nothing.
     second, rest = longer[: len(shorts)], longer[len(shorts) :]
     points: list[Point] = [*plain, *shorts, *second, *_rides(facts, longest_step), ReportPoint(), *cached, *rest]
     return Plan(tuple(points))
+
+
+def _fewest(tokens: int) -> int:
+    """Prompts have lengths of their own in use: kernels favour round ones, and are compiled or tuned for a length when
+    they first meet it. So a point is measured at any of those a little below it too."""
+    return tokens - tokens // 8
 
 
 def _up_to(values: Sequence[int], largest: int) -> list[int]:
@@ -137,7 +150,7 @@ def _cached_prefills(facts: ServerFacts, longest_step: int) -> list[PrefillPoint
     depths = sorted({depth // 8, depth // 4, depth // 2})
     page = facts.settings.page_size
     return [
-        PrefillPoint(new, cached // page * page)
+        PrefillPoint(new, cached // page * page, _fewest(new))
         for cached in depths
         for new in _CACHED_NEW
         if cached + new < facts.max_prompt_tokens and new < longest_step
@@ -145,14 +158,18 @@ def _cached_prefills(facts: ServerFacts, longest_step: int) -> list[PrefillPoint
 
 
 def _batches(facts: ServerFacts) -> list[int]:
-    """Powers of two up to the running limit, and the limit, as far as the pool holds them with short prompts. Three as
+    """Powers of two up to the running limit, and the limit, as far as the pool holds them with any prompt. Three as
     well: on some machines an odd row costs more than an even one."""
-    limit = min(
-        facts.settings.max_running_requests, int(0.8 * facts.kv_tokens_capacity / (_SHORT_PROMPT + DECODE_TOKENS))
-    )
+    limit = _most_at_once(facts, prompt_tokens=1)
     batches = [batch for batch in (1, 2, 3, *(2**power for power in range(2, limit.bit_length()))) if batch < limit]
     # What is close to the limit tells little beside it.
-    return [*(batch for batch in batches if batch <= 4 or batch < 0.8 * limit), max(limit, 1)]
+    return [*(batch for batch in batches if batch <= 4 or batch < 0.8 * limit), limit]
+
+
+def _most_at_once(facts: ServerFacts, prompt_tokens: int) -> int:
+    """Requests that a decode run can have, by the running limit and by the pool."""
+    in_pool = int(_FILLED_SHARE * facts.kv_tokens_capacity / (prompt_tokens + DECODE_TOKENS))
+    return max(min(facts.settings.max_running_requests, in_pool), 1)
 
 
 def _decodes(facts: ServerFacts) -> list[DecodePoint]:
@@ -163,25 +180,29 @@ def _decodes(facts: ServerFacts) -> list[DecodePoint]:
             _LONGEST_CONTEXT,
             int(_POOL_SHARE * facts.kv_tokens_capacity / batch) - DECODE_TOKENS,
         )
-        contexts = {_SHORT_PROMPT}
-        if longest >= 4 * _SHORT_PROMPT:
-            contexts |= {longest, int((_SHORT_PROMPT * longest) ** 0.5)}
-        elif longest > _SHORT_PROMPT:
+        # A pool may be too small for the batch with short prompts: then with shorter ones.
+        short = min(_SHORT_PROMPT, max(int(_FILLED_SHARE * facts.kv_tokens_capacity / batch) - DECODE_TOKENS, 1))
+        contexts = {short}
+        if longest >= 4 * short:
+            contexts |= {longest, int((short * longest) ** 0.5)}
+        elif longest > short:
             contexts.add(longest)
-        else:
-            contexts.add(_SHORT_PROMPT // 4)
+        elif short == _SHORT_PROMPT:
+            contexts.add(short // 4)
         points += [DecodePoint(batch, context) for context in sorted(contexts)]
     return points
 
 
 def _rides(facts: ServerFacts, longest_step: int) -> list[RidePoint]:
     """One less than the limit may decode beside the prompt."""
-    limit = _batches(facts)[-1] - 1
+    limit = _most_at_once(facts, _SHORT_PROMPT) - 1
     batches = sorted({min(batch, limit) for batch in (1, 4, 16, 64) if min(batch, limit) > 0})
-    points = [RidePoint(batch, _SHORT_PROMPT, new) for batch in batches for new in _RIDES if new + batch < longest_step]
+    beside = [(batch, _SHORT_PROMPT) for batch in batches]
     if facts.settings.mixed_chunk:
-        context = min(facts.context_length // 4, 2048)
-        points += [
-            RidePoint(batch, context, new) for batch in batches[1:] for new in _RIDES if new + batch < longest_step
-        ]
-    return points
+        beside += [(batch, min(facts.context_length // 4, 2048)) for batch in batches[1:]]
+    return [
+        RidePoint(batch, context, new, _fewest(new))
+        for batch, context in beside
+        for new in _RIDES
+        if new + batch < longest_step
+    ]

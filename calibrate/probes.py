@@ -105,9 +105,10 @@ class Prober:
         return replace(middle, others_cores=self._neighbours.others_cores())
 
     async def _shot(self, point: PrefillPoint, prefix: list[int]) -> PrefillSample:
+        new_tokens = self._rng.randint(point.fewest_tokens, point.new_tokens)
         await asyncio.sleep(_SETTLE_S)
         before = await self.idle_load()
-        answer = await self._client.generate([*prefix, *self._prompt(point.new_tokens)], 1)
+        answer = await self._client.generate([*prefix, *self._prompt(new_tokens)], 1)
         await asyncio.sleep(_SETTLE_S)
         after = await self.idle_load()
         cached = int(answer.meta.get("cached_tokens", 0))
@@ -116,7 +117,9 @@ class Prober:
                 f"{self._client.url}: a prompt with {point.cached_tokens} cached tokens had {cached}: something else "
                 "uses the prefix cache, or prompts repeat"
             )
-        return _prefill_sample(point, answer, cached, _busy_s(before, after, point.new_tokens))
+        return _prefill_sample(
+            point, new_tokens + point.cached_tokens - cached, answer, cached, _busy_s(before, after, new_tokens)
+        )
 
     async def _decode(self, point: DecodePoint) -> DecodeSample:
         await self._empty_cache()
@@ -164,7 +167,7 @@ class Prober:
                 all_decode.set()
 
         decoding = asyncio.ensure_future(self._together(point.batch, point.prompt_tokens, heard))
-        prompt = self._prompt(point.new_tokens)
+        prompt = self._prompt(self._rng.randint(point.fewest_tokens, point.new_tokens))
         try:
             await asyncio.wait(
                 [decoding, begun := asyncio.ensure_future(all_decode.wait())], return_when="FIRST_COMPLETED"
@@ -186,7 +189,7 @@ class Prober:
         return RideSample(
             batch=point.batch,
             context_tokens=point.prompt_tokens + DECODE_TOKENS / 2 + 1,
-            new_tokens=point.new_tokens,
+            new_tokens=len(prompt),
             extra_s=float(gaps[window].sum() - len(gaps[window]) * step_s),
             decode_step_s=step_s,
             others_cores=self._neighbours.others_cores(),
@@ -254,7 +257,9 @@ def _busy_s(before: dict[str, Any], after: dict[str, Any], new_tokens: int) -> f
     return micros * 1e-6 if tokens == new_tokens and micros > 0 else None
 
 
-def _prefill_sample(point: PrefillPoint, answer: Answer, cached: int, busy_s: float | None) -> PrefillSample:
+def _prefill_sample(
+    point: PrefillPoint, new_tokens: int, answer: Answer, cached: int, busy_s: float | None
+) -> PrefillSample:
     """Ingress and egress by the server's timestamps where it gives them (``--enable-metrics``) and its clock is ours;
     else all that is not the step counts as ingress."""
     meta = answer.meta
@@ -267,7 +272,7 @@ def _prefill_sample(point: PrefillPoint, answer: Answer, cached: int, busy_s: fl
     if entry and finished and answer.sent_wall < entry < finished < answer.first_wall:
         egress_s = min(answer.first_wall - finished, rest_s)
     return PrefillSample(
-        new_tokens=point.new_tokens + point.cached_tokens - cached,
+        new_tokens=new_tokens,
         cached_tokens=cached,
         step_s=step_s,
         ttft_s=answer.ttft_s,

@@ -59,8 +59,22 @@ def test_bases_fall_as_the_batch_grows_only_where_they_may() -> None:
     assert fit_decode(dipped, rising=False).base_s == pytest.approx(planted, rel=1e-4)
 
 
+def test_a_batch_at_one_context_has_the_slope_of_the_next_smaller_one_with_its_own() -> None:
+    samples = decode_samples()
+    whole = fit_decode(samples)
+    largest = samples.batch == whole.batches[-1]
+    one_context = ~largest | (samples.context_tokens == samples.context_tokens[largest].min())
+    kept = (column[one_context] for column in (samples.batch, samples.context_tokens, samples.step_s))
+    found = fit_decode(DecodeSamples(*kept))
+    assert found.batches == whole.batches
+    assert found.context_s[-1] == found.context_s[-2] == pytest.approx(whole.context_s[-2], rel=1e-4)
+    step_s = samples.step_s[largest & one_context].mean()
+    total_context = samples.batch[largest][0] * samples.context_tokens[largest].min()
+    assert found.base_s[-1] == pytest.approx(step_s - found.context_s[-1] * total_context, rel=1e-4)
+
+
 def test_one_context_does_not_make_a_slope() -> None:
-    with pytest.raises(ValueError, match="decode batch 4 was sampled at one context only"):
+    with pytest.raises(ValueError, match="no decode batch was sampled at two contexts"):
         fit_decode(DecodeSamples(np.array([4.0, 4.0]), np.array([9.0, 9.0]), np.array([1.0, 1.1])))
 
 

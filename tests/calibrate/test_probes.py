@@ -10,9 +10,9 @@ import pytest
 
 from calibrate.client import Answer, SglangClient
 from calibrate.neighbours import Neighbours
-from calibrate.plan import DECODE_TOKENS, DecodePoint, Point, RidePoint
+from calibrate.plan import DECODE_TOKENS, DecodePoint, Point, PrefillPoint, RidePoint
 from calibrate.probes import Prober
-from calibrate.samples import DecodeSample, RideSample, Sample
+from calibrate.samples import DecodeSample, PrefillSample, RideSample, Sample
 
 STEP_S, SLOW_S, STALL_S, PREFILL_S = 0.01, 0.02, 0.2, 0.05
 STEPS = DECODE_TOKENS - 1
@@ -25,6 +25,8 @@ class PlannedServer(SglangClient):
         super().__init__("http://elsewhere:1")
         self._gaps_s = gaps_s
         self._rider_at = rider_at
+        self.prompts: list[int] = []
+        """Tokens of those that were answered with one token."""
 
     async def load(self) -> dict[str, Any]:
         return {"num_running_reqs": 0, "num_waiting_reqs": 0}
@@ -36,6 +38,7 @@ class PlannedServer(SglangClient):
         self, input_ids: Sequence[int], max_new_tokens: int, on_tokens: Callable[[int], None] | None = None
     ) -> Answer:
         if max_new_tokens == 1:
+            self.prompts.append(len(input_ids))
             return Answer(0.0, 0.0, 0.0, (self._rider_at,), (1,), {})
         for tokens in range(1, max_new_tokens + 1):
             if on_tokens is not None:
@@ -66,7 +69,26 @@ def test_a_rides_extra_time_is_against_the_mean_of_the_steps_around_it() -> None
     gaps_s = [STEP_S, SLOW_S] * (STEPS // 2)
     gaps_s[15] += PREFILL_S
     rider_at = 1.0 + sum(gaps_s[:16])
-    sample = visit(PlannedServer(gaps_s, rider_at), RidePoint(2, 64, 32))
+    sample = visit(PlannedServer(gaps_s, rider_at), RidePoint(2, 64, 32, 32))
     assert isinstance(sample, RideSample)
     assert sample.decode_step_s == pytest.approx((STEP_S + SLOW_S) / 2)
     assert sample.extra_s == pytest.approx(PREFILL_S)
+
+
+def test_a_prefill_point_is_measured_with_prompts_of_several_lengths() -> None:
+    server = PlannedServer([], rider_at=0.03)
+    sample = visit(server, PrefillPoint(800, 0, fewest_tokens=700))
+    assert isinstance(sample, PrefillSample)
+    assert sample.new_tokens in server.prompts
+    assert all(700 <= tokens <= 800 for tokens in server.prompts)
+    assert len(server.prompts) == 5
+    assert len(set(server.prompts)) > 1
+
+
+def test_a_ride_tells_of_its_own_prompts_length() -> None:
+    gaps_s = [STEP_S] * STEPS
+    server = PlannedServer(gaps_s, 1.0 + sum(gaps_s[:16]))
+    sample = visit(server, RidePoint(2, 64, 800, fewest_tokens=700))
+    assert isinstance(sample, RideSample)
+    assert [sample.new_tokens] == server.prompts
+    assert 700 <= sample.new_tokens < 800

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,13 @@ def test_the_plan_stays_within_the_servers_limits() -> None:
     assert not [point for point in without.points if isinstance(point, PrefillPoint) and point.cached_tokens]
     tiny = make_plan(facts(max_running_requests=1))
     assert not [point for point in tiny.points if isinstance(point, RidePoint)]
+
+
+def test_a_tiny_pool_is_filled_with_shorter_prompts() -> None:
+    from calibrate.plan import DECODE_TOKENS, DecodePoint, RidePoint
+
+    plan = make_plan(replace(facts(), kv_tokens_capacity=768))
+    decodes = [point for point in plan.points if isinstance(point, DecodePoint)]
+    assert {point.batch for point in decodes} == {1, 2, 3, 4, 8, 16}
+    rides = [point for point in plan.points if isinstance(point, RidePoint)]
+    assert all(point.batch * (point.prompt_tokens + DECODE_TOKENS) < 768 for point in [*decodes, *rides])
