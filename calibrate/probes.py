@@ -26,7 +26,7 @@ _STALL = 3.0  # a step so many times the median is no step of the server's
 _FEWEST_STEPS = 16
 _RIDE_WINDOW = 3
 _RIDE_AFTER = 8  # tokens of each decoding request, when the prompt is sent
-_PREFILL_SHOTS = 5  # at most, for one sample: their median
+_PREFILL_SHOTS = 3  # at most, for one sample
 _PREFILL_SHOTS_S = 0.5
 _REPORTS = 50  # readings kept of one visit
 
@@ -93,7 +93,7 @@ class Prober:
             await self._client.flush_cache()
 
     async def _prefill(self, point: PrefillPoint) -> PrefillSample:
-        """The median of a few: one step is short, and whatever else the machine does hits it whole or not at all."""
+        """The mean of a few: one step is short, and what else the machine does hits it whole or not at all."""
         prefix = self._prompt(point.cached_tokens)
         if prefix:
             await self._empty_cache()
@@ -101,8 +101,7 @@ class Prober:
         shots: list[PrefillSample] = []
         while len(shots) < _PREFILL_SHOTS and sum(shot.ttft_s for shot in shots) < _PREFILL_SHOTS_S:
             shots.append(await self._shot(point, prefix))
-        middle = sorted(shots, key=lambda shot: shot.step_s)[(len(shots) - 1) // 2]
-        return replace(middle, others_cores=self._neighbours.others_cores())
+        return _mean_prefill(shots, self._neighbours.others_cores())
 
     async def _shot(self, point: PrefillPoint, prefix: list[int]) -> PrefillSample:
         new_tokens = self._rng.randint(point.fewest_tokens, point.new_tokens)
@@ -236,7 +235,30 @@ def _full_batch_arrivals(answers: list[Answer]) -> Floats:
 
 def _mean_step_s(gaps: Floats) -> float:
     """The mean, and not the median: requests live through the slow steps too."""
-    return float(gaps[gaps <= _STALL * np.median(gaps)].mean())
+    return float(gaps[_no_stall(gaps)].mean())
+
+
+def _no_stall(steps_s: Floats) -> npt.NDArray[np.bool_]:
+    return steps_s <= _STALL * np.median(steps_s)
+
+
+def _mean_prefill(shots: list[PrefillSample], others_cores: float) -> PrefillSample:
+    """One sample of several of a point, without stalls."""
+    steps = _no_stall(np.array([shot.step_s for shot in shots]))
+
+    def mean(values: list[float]) -> float:
+        return float(np.array(values)[steps].mean())
+
+    return replace(
+        shots[0],
+        new_tokens=round(mean([shot.new_tokens for shot in shots])),
+        cached_tokens=round(mean([shot.cached_tokens for shot in shots])),
+        step_s=mean([shot.step_s for shot in shots]),
+        ttft_s=mean([shot.ttft_s for shot in shots]),
+        ingress_s=mean([shot.ingress_s for shot in shots]),
+        egress_s=mean([shot.egress_s for shot in shots]),
+        others_cores=others_cores,
+    )
 
 
 def _moments(before: dict[str, Any], after: dict[str, Any], batch: int) -> float | None:

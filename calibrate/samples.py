@@ -44,8 +44,8 @@ class DecodeSample:
 
 @dataclass(frozen=True, slots=True)
 class PrefillSample:
-    """One prompt on an idle server, prefilled in one step of ``step_s`` (the median shot of a few); ``ttft_s`` as the
-    client saw it.
+    """A few prompts on an idle server, one after the other, each prefilled in one step: means, without the steps that
+    something else on the machine drew out. ``ttft_s`` as the client saw it.
 
     ``ingress_s`` from sending to the start of the step, ``egress_s`` from its end to the first token at the client.
     """

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import time
 import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,19 +24,25 @@ FLAGS = {
     "--load-snapshot-publish-interval": "1",
     "--decode-log-interval": "1",
 }
+ENVIRONMENT = {
+    "SGLANG_USE_CPU_ENGINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    # Kernels for bfloat16 are compiled for each number of tokens, 4 to 5 ms at a time: what was compiled is kept.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16384",
+}
 SWITCHES = ["--disable-overlap-schedule", "--sleep-on-idle", "--enable-metrics", "--incremental-streaming-output"]
 
 
 def start(python: str, model: str, port: int, log: Path, **flags: object) -> subprocess.Popen[bytes]:
     """One server in a process group of its own; ``flags`` change or add to FLAGS: max_total_tokens=768."""
-    environment = {**os.environ, "SGLANG_USE_CPU_ENGINE": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     given = FLAGS | {f"--{name.replace('_', '-')}": str(value) for name, value in flags.items()}
     words = [word for pair in given.items() for word in pair] + SWITCHES
     command = [python, "-m", "sglang.launch_server", "--model-path", model, "--served-model-name", "tiny"]
     with log.open("wb") as output:
         return subprocess.Popen(
             [*command, "--port", str(port), *words],
-            env=environment,
+            env=os.environ | ENVIRONMENT,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -56,9 +64,28 @@ def wait(url: str, within_s: float) -> None:
 
 def slow_down(url: str, sleep_s: float = FORWARD_SLEEP_S) -> None:
     """Let each forward pass take so much longer."""
-    body = json.dumps({"forward_sleep_time": sleep_s}).encode()
-    request = urllib.request.Request(f"{url}/slow_down", body, {"Content-Type": "application/json"})
-    urllib.request.urlopen(request, timeout=10).close()
+    _post(f"{url}/slow_down", {"forward_sleep_time": sleep_s})
+
+
+def warm_up(urls: Sequence[str], longest: int) -> None:
+    """Have every server prefill a prompt of each length up to ``longest`` tokens: the first of a length, or two prompts
+    of that length in all, takes 4 to 5 ms longer than those after it, and three times that while others compute. GPUs
+    have nothing like it, and a calibration cannot tell how often it happens in use."""
+
+    def one(url: str) -> None:
+        for tokens in range(1, longest + 1):
+            prompt = [1000 + (tokens * 7919 + place * 104_729) % 30_000 for place in range(tokens)]
+            _post(f"{url}/generate", {"input_ids": prompt, "sampling_params": {"max_new_tokens": 1}})
+        _post(f"{url}/flush_cache", {})
+
+    with ThreadPoolExecutor(len(urls)) as pool:
+        list(pool.map(one, urls))
+
+
+def _post(url: str, body: dict[str, object]) -> None:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        response.read()
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:

@@ -9,7 +9,7 @@ small for what is admitted. Tables, plots and what did not hold go to FOLDER.
 
 Servers on two cores slow each other down, which the simulator does not know. So the profile for all four is measured
 while the other three serve a load, and the one for a single server while they are idle. And the machine drifts: the
-experiments run in rounds, each after one more minute of calibration, and all are simulated with what was measured in
+experiments run in rounds, each after 50 s more of calibration, and all are simulated with what was measured in
 all of them.
 """
 
@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from experiments import Experiment
-from servers import FORWARD_SLEEP_S, slow_down, start, stop, wait
+from servers import FORWARD_SLEEP_S, slow_down, start, stop, wait, warm_up
 from sitting import ROOT, Sitting, arguments, busy, given_by, rates_around_capacity
 
 PORTS = (31981, 31982, 31983, 31984)
@@ -31,6 +31,8 @@ servers share."""
 SMALL_POOL = SLOW | {"max_total_tokens": 768, "max_running_requests": 16, "schedule_conservativeness": 0.3}
 SMALL_POOL_SLEEP_S = 0.01
 """Of each forward pass. With 40 ms bursts run into each other, and the scheduler learns how long answers are."""
+LONGEST_STEP = 512
+"""Tokens that a step prefills, nearly always: two prompts of up to 256."""
 BATCHES = "docs/examples/static_batches.py:StaticBatches:size=4"
 
 
@@ -57,7 +59,7 @@ def on_real_servers(sitting: Sitting, sglang: Path) -> None:
 
     def beside(further: bool = False) -> str:
         with busy(urls[1:], given.out / "beside"):
-            return sitting.calibrate(urls[0], "sglang-cpu-micro-beside", "60s", further=further)
+            return sitting.calibrate(urls[0], "sglang-cpu-micro-beside", "50s", further=further)
 
     def small_pool(further: bool = False) -> str:
         return sitting.calibrate(urls[0], "sglang-cpu-micro-small-pool", "40s", further=further)
@@ -78,9 +80,13 @@ def serving(
         for port in ports:
             log = sitting.given.out / f"server-{port}-{flags['max_running_requests']}.log"
             stack.callback(stop, start(python, str(model), port, log, **flags))
-        for port in ports:
-            wait(f"http://127.0.0.1:{port}", 300)
-            slow_down(f"http://127.0.0.1:{port}", sleep_s)
+        urls = [f"http://127.0.0.1:{port}" for port in ports]
+        for url in urls:
+            wait(url, 300)
+        sitting.say("warming up")
+        warm_up(urls, LONGEST_STEP)
+        for url in urls:
+            slow_down(url, sleep_s)
         sitting.say(f"ready: {len(ports)} servers")
         yield
 

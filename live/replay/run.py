@@ -50,6 +50,7 @@ __all__ = ["LiveOptions", "LiveRun", "Progress", "run_live"]
 
 LATE_S = 0.010
 """A run is invalid when the 99th percentile of the generator's lateness is more."""
+_MOST_CONNECTIONS = 64  # opened to each server before the first request
 
 EMULATOR_LATE_S = 0.050
 """... or when an emulated server ever fell behind its pace by more."""
@@ -124,6 +125,7 @@ class _Run:
             raise UserError(f"scenario {scenario.name}: the workload has no requests")
         served = [fact.model for fact in facts]
         check_models(scenario, served)
+        self._sent_at_once = workload.sent_at_once
         models = RequestModels(workload, served)
         configs = server_configs(scenario, served)
         names = ("events.jsonl", "loads.jsonl", "decisions.jsonl", "meta_info.jsonl")
@@ -172,6 +174,7 @@ class _Run:
         if self._options.flush:
             await self._flush(members)
         before = {member.server_id: await read_counters(member) for member in members}
+        await self._open_connections(members)
         self._clock.restart()
         for action, turn in control_actions(self._scenario, self._turns):
             self._clock.at(action.at_s, self._on_control, (action, turn))
@@ -197,6 +200,14 @@ class _Run:
                 self._counters[member.server_id] = {name: now[name] - start.get(name, 0.0) for name in now}
         self._duration_s = self._clock.now
         return bool(interrupted)
+
+    async def _open_connections(self, members: list[Member]) -> None:
+        """All clients of a closed loop begin at once, and connecting takes as long as sending."""
+        connections = min(self._sent_at_once, _MOST_CONNECTIONS)
+        try:
+            await asyncio.gather(*(member.backend.origin.prepare(connections) for member in members))
+        except (OSError, TimeoutError) as error:
+            raise UserError(f"a server takes no more connections: {str(error) or 'timed out'}") from error
 
     async def _flush(self, members: list[Member]) -> None:
         try:

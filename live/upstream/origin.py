@@ -38,8 +38,15 @@ class Origin:
             )
         return connection
 
+    async def prepare(self, connections: int) -> None:
+        """Open so many beforehand, for requests that will be sent all at once. Raises OSError and TimeoutError."""
+        for connection in await asyncio.gather(*(self.open() for _ in range(connections))):
+            # As of any that waits, the server may close it just as it is used.
+            connection.used = True
+            self.take_back(connection)
+
     def idle(self) -> Connection | None:
-        """A connection that was used before, or None."""
+        """A connection that waits, or None."""
         while self._idle:
             connection = self._idle.pop()
             if connection.alive:

@@ -92,3 +92,9 @@ class Workload:
 
     def __len__(self) -> int:
         return len(self.prompt_tokens)
+
+    @property
+    def sent_at_once(self) -> int:
+        """How many the clients send together as the first of all."""
+        together = int((self.arrival_s == np.nanmin(self.arrival_s)).sum())
+        return together if self.max_concurrency is None else min(together, self.max_concurrency)

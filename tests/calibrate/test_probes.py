@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, cycle
 from typing import Any
 
 import pytest
@@ -19,12 +19,13 @@ STEPS = DECODE_TOKENS - 1
 
 
 class PlannedServer(SglangClient):
-    """Answers of several tokens have ``gaps_s`` between them, and one of a single token comes at ``rider_at``."""
+    """Answers of several tokens have ``gaps_s`` between them, and those of a single token come at ``single_at``, the
+    next one each time."""
 
-    def __init__(self, gaps_s: Sequence[float], rider_at: float = 0.0) -> None:
+    def __init__(self, gaps_s: Sequence[float], *single_at: float) -> None:
         super().__init__("http://elsewhere:1")
         self._gaps_s = gaps_s
-        self._rider_at = rider_at
+        self._single_at = cycle(single_at)
         self.prompts: list[int] = []
         """Tokens of those that were answered with one token."""
 
@@ -39,7 +40,7 @@ class PlannedServer(SglangClient):
     ) -> Answer:
         if max_new_tokens == 1:
             self.prompts.append(len(input_ids))
-            return Answer(0.0, 0.0, 0.0, (self._rider_at,), (1,), {})
+            return Answer(0.0, 0.0, 0.0, (next(self._single_at),), (1,), {})
         for tokens in range(1, max_new_tokens + 1):
             if on_tokens is not None:
                 on_tokens(tokens)
@@ -76,13 +77,22 @@ def test_a_rides_extra_time_is_against_the_mean_of_the_steps_around_it() -> None
 
 
 def test_a_prefill_point_is_measured_with_prompts_of_several_lengths() -> None:
-    server = PlannedServer([], rider_at=0.03)
+    server = PlannedServer([], 0.03)
     sample = visit(server, PrefillPoint(800, 0, fewest_tokens=700))
     assert isinstance(sample, PrefillSample)
-    assert sample.new_tokens in server.prompts
+    assert sample.new_tokens == round(sum(server.prompts) / 3)
     assert all(700 <= tokens <= 800 for tokens in server.prompts)
-    assert len(server.prompts) == 5
+    assert len(server.prompts) == 3
     assert len(set(server.prompts)) > 1
+
+
+def test_a_prefill_is_the_mean_of_fast_and_slow_shots_without_stalls() -> None:
+    sample = visit(PlannedServer([], 0.01, 0.02, 0.03), PrefillPoint(64, 0, fewest_tokens=64))
+    assert isinstance(sample, PrefillSample)
+    assert sample.step_s == sample.ttft_s == pytest.approx(0.02)
+    stalled = visit(PlannedServer([], 0.01, 0.07, 0.02), PrefillPoint(64, 0, fewest_tokens=64))
+    assert isinstance(stalled, PrefillSample)
+    assert stalled.step_s == stalled.ttft_s == pytest.approx(0.015)
 
 
 def test_a_ride_tells_of_its_own_prompts_length() -> None:

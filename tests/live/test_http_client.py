@@ -75,7 +75,7 @@ class Answer:
         self.over.set()
 
 
-def exchange(*answers: bytes, close_after: int = 10, ask: int = 1) -> tuple[list[Answer], int]:
+def exchange(*answers: bytes, close_after: int = 10, ask: int = 1, prepared: int = 0) -> tuple[list[Answer], int]:
     """Ask a server that answers each request with the next of ``answers``, and closes after ``close_after`` of them."""
 
     async def main() -> tuple[list[Answer], int]:
@@ -100,6 +100,7 @@ def exchange(*answers: bytes, close_after: int = 10, ask: int = 1) -> tuple[list
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         origin = Origin(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        await origin.prepare(prepared)
         found = []
         for _ in range(ask):
             answer = Answer()
@@ -123,6 +124,18 @@ def test_a_connection_is_used_again() -> None:
     answers, connections = exchange(one, two, ask=2)
     assert [(answer.statuses, answer.body) for answer in answers] == [([200], b"hi"), ([404], b"no")]
     assert connections == 1
+
+
+def test_a_connection_opened_beforehand_is_used() -> None:
+    answers, connections = exchange(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", prepared=3)
+    assert answers[0].body == b"hi"
+    assert connections == 3
+
+
+def test_a_connection_opened_beforehand_may_be_closed_as_it_is_used() -> None:
+    answers, connections = exchange(b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", close_after=1, prepared=1)
+    assert answers[0].body == b"hi"
+    assert connections == 2
 
 
 def test_a_body_without_length_ends_with_its_connection() -> None:

@@ -217,3 +217,8 @@ def test_the_clients_limit_stands_beside_open_arrivals_and_in_a_closed_loop(buil
     closed = build(**GENERATED | {"arrivals": {"kind": "closed_loop", "max_concurrency": 6}})
     assert closed.max_concurrency == 6
     assert not closed.arrival_s.any()
+
+
+def test_all_clients_of_a_closed_loop_send_at_once(build: Build) -> None:
+    assert build(**GENERATED | {"arrivals": {"kind": "closed_loop", "max_concurrency": 6}}).sent_at_once == 6
+    assert build(**GENERATED).sent_at_once == 1
