@@ -3,19 +3,25 @@
 The requests of ``node-continuous`` are sent to the server by as many clients as the concurrency says, each sending its
 next when an answer is complete; the same requests are simulated with the profile. Lengths beyond the server's context
 are clipped in both worlds.
+
+A machine that changes its pace between the two is no error of the profile: with ``--in-turns FOLDER`` calibration and
+closed loop take turns, and the means of all loops are held against what was calibrated in all turns.
 """
 
 import asyncio
 import json
 import random
+import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import click
 import numpy as np
 import numpy.typing as npt
 
+from simcore.cli.duration import DurationOption
 from simcore.engine import simulate
 from simcore.errors import UserError
 from simcore.profile import ServiceProfile
@@ -23,12 +29,16 @@ from simcore.scenario import PolicySpec, Scenario, load_scenario
 from simcore.workload import Workload, build_workload
 
 from .client import Answer, SglangClient
+from .session import Order, calibrate_server
 
-__all__ = ["Outcome", "compare", "main", "measure", "simulated"]
+__all__ = ["Outcome", "compare", "in_turns", "main", "measure", "simulated"]
 
 Floats = npt.NDArray[np.float64]
+Load = tuple[int, int]
+"""Concurrency and requests."""
 
 _SEED = 0
+_PROFILE = "profile.json"
 _BARS = {"tpot_s": 0.05, "ttft_s": 0.15, "throughput_tps": 0.05}
 
 
@@ -115,18 +125,42 @@ def compare(measured: Outcome, found: Outcome) -> dict[str, float]:
     return {name: getattr(found, name) / getattr(measured, name) - 1 for name in _BARS}
 
 
-async def _drive_all(url: str, profile: Path, loads: list[tuple[int, int]]) -> list[dict[str, object]]:
-    rows = []
+async def _drive_all(url: str, profile: Path, loads: list[Load]) -> list[Outcome]:
     async with SglangClient(url) as client:
-        for concurrency, requests in loads:
-            measured = await measure(client, closed_loop_scenario(profile, concurrency, requests), concurrency)
-            rows.append(_row(concurrency, requests, measured, profile))
-    return rows
+        return [
+            await measure(client, closed_loop_scenario(profile, concurrency, requests), concurrency)
+            for concurrency, requests in loads
+        ]
 
 
-def _simulate_again(table: Path, profile: Path) -> list[dict[str, object]]:
+async def in_turns(url: str, folder: Path, turns: int, budget_s: float, loads: list[Load]) -> list[Outcome]:
+    """The mean of each load over the turns; the profile in ``folder`` has the samples of all of them."""
+    rounds = []
+    for turn in range(turns):
+        order = Order(
+            url=url,
+            api_key=None,
+            budget_s=budget_s,
+            folder=folder,
+            resume=turn > 0,
+            allow_busy=False,
+            name=folder.name,
+            gpu=None,
+            command=["python", "-m", "calibrate.closed_loop", *sys.argv[1:]],
+        )
+        await calibrate_server(order, lambda *_: None, click.echo)
+        rounds.append(await _drive_all(url, folder / _PROFILE, loads))
+    return [_mean(outcomes) for outcomes in zip(*rounds, strict=True)]
+
+
+def _mean(outcomes: Sequence[Outcome]) -> Outcome:
+    means = np.mean([astuple(outcome) for outcome in outcomes], axis=0)
+    return Outcome(*(float(value) for value in means))
+
+
+def _measured_before(table: Path) -> tuple[list[Load], list[Outcome]]:
     rows = json.loads(table.read_text(encoding="utf-8"))
-    return [_row(row["concurrency"], row["requests"], Outcome(**row["measured"]), profile) for row in rows]
+    return [(row["concurrency"], row["requests"]) for row in rows], [Outcome(**row["measured"]) for row in rows]
 
 
 def _row(concurrency: int, requests: int, measured: Outcome, profile: Path) -> dict[str, object]:
@@ -161,23 +195,47 @@ def _line(row: dict[str, object], measured: Outcome, found: Outcome, errors: dic
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="Instead: the --out of an earlier call, simulated again with a profile that has more samples since.",
 )
-@click.option("--profile", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Its profile.")
+@click.option("--profile", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Its profile.")
+@click.option(
+    "--in-turns",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Instead: calibrate the server into this folder, in turns with the closed loop.",
+)
+@click.option("--turns", type=click.IntRange(1), default=4, show_default=True)
+@click.option(
+    "--budget", type=DurationOption(), default="60s", show_default=True, help="Of the calibration in each turn."
+)
 @click.option("--concurrency", "levels", type=int, multiple=True, default=(1, 4, 16), show_default=True)
 @click.option("--requests", type=int, default=24, show_default=True, help="At concurrency 1; more of them above.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also write the table as JSON here.")
 def main(
-    url: str | None, measured: Path | None, profile: Path, levels: tuple[int, ...], requests: int, out: Path | None
+    url: str | None,
+    measured: Path | None,
+    profile: Path | None,
+    folder: Path | None,
+    turns: int,
+    budget: float,
+    levels: tuple[int, ...],
+    requests: int,
+    out: Path | None,
 ) -> None:
     """Drive the server closed loop, simulate the same, and print both."""
     if (url is None) == (measured is None):
         raise click.UsageError("one of --url and --measured is needed")
+    if (profile is None) == (folder is None) or (folder is not None and url is None):
+        raise click.UsageError("--profile is needed, or --in-turns with --url")
     loads = [(level, requests * max(1, round(level**0.5))) for level in levels]
     try:
-        if url is not None:
-            rows = asyncio.run(_drive_all(url, profile, loads))
+        if measured is not None:
+            loads, outcomes = _measured_before(measured)
+        elif folder is not None:
+            outcomes = asyncio.run(in_turns(str(url), folder, turns, budget, loads))
         else:
-            assert measured is not None
-            rows = _simulate_again(measured, profile)
+            outcomes = asyncio.run(_drive_all(str(url), Path(str(profile)), loads))
+        used = profile if folder is None else folder / _PROFILE
+        assert used is not None
+        rows = [_row(*load, outcome, used) for load, outcome in zip(loads, outcomes, strict=True)]
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(2) from error

@@ -1,12 +1,16 @@
 """The comparison of a profile with what a closed loop measured."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.fake_sglang import FakeSglang
 
-from calibrate.closed_loop import closed_loop_scenario, main, simulated
+from calibrate import closed_loop
+from calibrate.closed_loop import Load, Outcome, closed_loop_scenario, in_turns, main, simulated
+from calibrate.samples import read_samples
 
 PROFILE = Path(__file__).parents[2] / "scenarios/profiles/sglang-cpu-tiny.json"
 
@@ -24,8 +28,40 @@ def test_what_was_measured_is_simulated_again(tmp_path: Path) -> None:
     assert not row["within_bars"]
 
 
+def test_calibration_and_closed_loop_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+
+    async def drive(url: str, profile: Path, loads: list[Load]) -> list[Outcome]:
+        found.append(len(read_samples(profile.parent / "samples.jsonl")[1]))
+        return [Outcome(0.01 * len(found), 0.1, 100.0 / level) for level, _ in loads]
+
+    async def run() -> list[Outcome]:
+        async with FakeSglang().serving() as url:
+            return await in_turns(url, tmp_path, 3, 3.0, [(1, 4), (2, 8)])
+
+    monkeypatch.setattr(closed_loop, "_drive_all", drive)
+    outcomes = asyncio.run(run())
+    assert [outcome.tpot_s for outcome in outcomes] == pytest.approx([0.02, 0.02])
+    assert [outcome.throughput_tps for outcome in outcomes] == pytest.approx([100.0, 50.0])
+    assert 0 < found[0] < found[1] < found[2]
+
+
 @pytest.mark.parametrize("words", [[], ["--url", "http://elsewhere:1", "--measured", str(PROFILE)]])
 def test_it_wants_a_server_or_a_table(words: list[str]) -> None:
     done = CliRunner().invoke(main, [*words, "--profile", str(PROFILE)])
     assert done.exit_code == 2
     assert "one of --url and --measured is needed" in done.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--url", "http://elsewhere:1"],
+        ["--url", "http://elsewhere:1", "--profile", str(PROFILE), "--in-turns", "x"],
+        ["--measured", str(PROFILE), "--in-turns", "x"],
+    ],
+)
+def test_it_wants_a_profile_or_turns_with_a_server(words: list[str]) -> None:
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 2
+    assert "--profile is needed, or --in-turns with --url" in done.output
