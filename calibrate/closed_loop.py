@@ -226,16 +226,17 @@ def main(
     if (profile is None) == (folder is None) or (folder is not None and url is None):
         raise click.UsageError("--profile is needed, or --in-turns with --url")
     loads = [(level, requests * max(1, round(level**0.5))) for level in levels]
+    source = profile if folder is None else folder / _PROFILE
+    assert source is not None
     try:
-        if measured is not None:
+        if url is None:
+            assert measured is not None
             loads, outcomes = _measured_before(measured)
-        elif folder is not None:
-            outcomes = asyncio.run(in_turns(str(url), folder, turns, budget, loads))
+        elif folder is None:
+            outcomes = asyncio.run(_drive_all(url, source, loads))
         else:
-            outcomes = asyncio.run(_drive_all(str(url), Path(str(profile)), loads))
-        used = profile if folder is None else folder / _PROFILE
-        assert used is not None
-        rows = [_row(*load, outcome, used) for load, outcome in zip(loads, outcomes, strict=True)]
+            outcomes = asyncio.run(in_turns(url, folder, turns, budget, loads))
+        rows = [_row(*load, outcome, source) for load, outcome in zip(loads, outcomes, strict=True)]
     except UserError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(2) from error

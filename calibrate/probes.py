@@ -4,26 +4,29 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from .client import Answer, SglangClient
 from .errors import ForeignTrafficError, ServerMisbehavedError
 from .neighbours import Neighbours
 from .plan import DECODE_TOKENS, DecodePoint, Point, PrefillPoint, ReportPoint, RidePoint
+from .readings import (
+    FEWEST_STEPS,
+    full_batch_arrivals,
+    mean_prefill,
+    mean_step_s,
+    prefill_sample,
+    server_prefill_s,
+    server_step_s,
+)
 from .samples import DecodeSample, PrefillSample, ReportSample, RideSample, Sample
 
 __all__ = ["Prober"]
 
-Floats = npt.NDArray[np.float64]
-
 _TOKEN_IDS = (10, 30_000)  # of nearly every vocabulary, without its special tokens
 _SETTLE_S = 0.02
-_STALL = 3.0  # a step so many times the median is no step of the server's
-_FEWEST_STEPS = 16
 _RIDE_WINDOW = 3
 _RIDE_AFTER = 8  # tokens of each decoding request, when the prompt is sent
 _PREFILL_SHOTS = 3  # at most, for one sample
@@ -101,7 +104,7 @@ class Prober:
         shots: list[PrefillSample] = []
         while len(shots) < _PREFILL_SHOTS and sum(shot.ttft_s for shot in shots) < _PREFILL_SHOTS_S:
             shots.append(await self._shot(point, prefix))
-        return _mean_prefill(shots, self._neighbours.others_cores())
+        return mean_prefill(shots, self._neighbours.others_cores())
 
     async def _shot(self, point: PrefillPoint, prefix: list[int]) -> PrefillSample:
         new_tokens = self._rng.randint(point.fewest_tokens, point.new_tokens)
@@ -116,9 +119,8 @@ class Prober:
                 f"{self._client.url}: a prompt with {point.cached_tokens} cached tokens had {cached}: something else "
                 "uses the prefix cache, or prompts repeat"
             )
-        return _prefill_sample(
-            point, new_tokens + point.cached_tokens - cached, answer, cached, _busy_s(before, after, new_tokens)
-        )
+        busy_s = server_prefill_s(before, after, new_tokens)
+        return prefill_sample(point, new_tokens + point.cached_tokens - cached, answer, cached, busy_s)
 
     async def _decode(self, point: DecodePoint) -> DecodeSample:
         await self._empty_cache()
@@ -126,17 +128,17 @@ class Prober:
         answers = await self._together(point.batch, point.prompt_tokens)
         await asyncio.sleep(_SETTLE_S)
         after = await self.idle_load()
-        arrivals = _full_batch_arrivals(answers)
+        arrivals = full_batch_arrivals(answers)
         gaps = np.diff(arrivals)
-        if len(gaps) < _FEWEST_STEPS:
+        if len(gaps) < FEWEST_STEPS:
             raise ServerMisbehavedError(
                 f"{self._client.url}: {point.batch} requests of {point.prompt_tokens} tokens did not run together, "
                 f"though its limits allow it ({len(gaps)} steps with all of them)"
             )
-        client_s = _mean_step_s(gaps)
+        client_s = mean_step_s(gaps)
         # What was seen of stalls is taken off the server's mean too: both clocks count the same steps.
         without_stalls = client_s / float(gaps.mean())
-        server_s = _moments(before, after, point.batch)
+        server_s = server_step_s(before, after, point.batch)
         return DecodeSample(
             batch=point.batch,
             context_tokens=point.prompt_tokens + DECODE_TOKENS / 2 + 1,
@@ -176,15 +178,15 @@ class Prober:
             answers = await decoding
         finally:
             decoding.cancel()
-        arrivals = _full_batch_arrivals(answers)
+        arrivals = full_batch_arrivals(answers)
         gaps = np.diff(arrivals)
         hit = int(np.searchsorted(arrivals, rider.token_at[0])) - 1
         window = slice(max(hit - _RIDE_WINDOW, 0), hit + _RIDE_WINDOW)
-        if len(gaps) < _FEWEST_STEPS or len(gaps[window]) < 2 * _RIDE_WINDOW:
+        if len(gaps) < FEWEST_STEPS or len(gaps[window]) < 2 * _RIDE_WINDOW:
             raise ServerMisbehavedError(
                 f"{self._client.url}: a prompt did not come while {point.batch} requests decoded"
             )
-        step_s = _mean_step_s(np.concatenate([gaps[: window.start], gaps[window.stop :]]))
+        step_s = mean_step_s(np.concatenate([gaps[: window.start], gaps[window.stop :]]))
         return RideSample(
             batch=point.batch,
             context_tokens=point.prompt_tokens + DECODE_TOKENS / 2 + 1,
@@ -219,87 +221,3 @@ async def _all(requests: Any) -> list[Answer]:
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(request) for request in requests]
     return [task.result() for task in tasks]
-
-
-def _full_batch_arrivals(answers: list[Answer]) -> Floats:
-    """When the tokens came of the request that began last, while all were running."""
-    last = max(answers, key=lambda answer: answer.token_at[0])
-    end = min(answer.token_at[-1] for answer in answers)
-    arrivals = np.array(last.token_at)
-    # Parts that hold two tokens would look like one long step.
-    single = np.diff(np.array(last.tokens), prepend=0) == 1
-    if not single[1:].all():
-        return np.empty(0)
-    return arrivals[arrivals <= end + 1e-4]
-
-
-def _mean_step_s(gaps: Floats) -> float:
-    """The mean, and not the median: requests live through the slow steps too."""
-    return float(gaps[_no_stall(gaps)].mean())
-
-
-def _no_stall(steps_s: Floats) -> npt.NDArray[np.bool_]:
-    return steps_s <= _STALL * np.median(steps_s)
-
-
-def _mean_prefill(shots: list[PrefillSample], others_cores: float) -> PrefillSample:
-    """One sample of several of a point, without stalls."""
-    steps = _no_stall(np.array([shot.step_s for shot in shots]))
-
-    def mean(values: list[float]) -> float:
-        return float(np.array(values)[steps].mean())
-
-    return replace(
-        shots[0],
-        new_tokens=round(mean([shot.new_tokens for shot in shots])),
-        cached_tokens=round(mean([shot.cached_tokens for shot in shots])),
-        step_s=mean([shot.step_s for shot in shots]),
-        ttft_s=mean([shot.ttft_s for shot in shots]),
-        ingress_s=mean([shot.ingress_s for shot in shots]),
-        egress_s=mean([shot.egress_s for shot in shots]),
-        others_cores=others_cores,
-    )
-
-
-def _moments(before: dict[str, Any], after: dict[str, Any], batch: int) -> float | None:
-    """The server's own mean decode step, seconds, if it counted ``batch`` in all of them."""
-    new, old = after.get("decode_moments"), before.get("decode_moments") or [0.0] * 6
-    if new is None:
-        return None
-    steps, rows, micros = (new[index] - old[index] for index in range(3))
-    if steps < _FEWEST_STEPS or abs(rows / steps - batch) > 0.02 * batch:
-        return None
-    return float(micros / steps * 1e-6)
-
-
-def _busy_s(before: dict[str, Any], after: dict[str, Any], new_tokens: int) -> float | None:
-    """The server's own time of the prefill, seconds, if it computed these tokens alone."""
-    tokens = after.get("total_prefill_uncached_tokens", 0) - before.get("total_prefill_uncached_tokens", 0)
-    micros = after.get("total_prefill_busy_us", 0) - before.get("total_prefill_busy_us", 0)
-    return micros * 1e-6 if tokens == new_tokens and micros > 0 else None
-
-
-def _prefill_sample(
-    point: PrefillPoint, new_tokens: int, answer: Answer, cached: int, busy_s: float | None
-) -> PrefillSample:
-    """Ingress and egress by the server's timestamps where it gives them (``--enable-metrics``) and its clock is ours;
-    else all that is not the step counts as ingress."""
-    meta = answer.meta
-    entry, finished = meta.get("forward_entry_time"), meta.get("prefill_finished_time")
-    step_s = busy_s
-    if step_s is None:
-        step_s = finished - entry if entry and finished else answer.ttft_s
-    rest_s = max(answer.ttft_s - step_s, 0.0)
-    egress_s = 0.0
-    if entry and finished and answer.sent_wall < entry < finished < answer.first_wall:
-        egress_s = min(answer.first_wall - finished, rest_s)
-    return PrefillSample(
-        new_tokens=new_tokens,
-        cached_tokens=cached,
-        step_s=step_s,
-        ttft_s=answer.ttft_s,
-        ingress_s=rest_s - egress_s,
-        egress_s=egress_s,
-        others_cores=0.0,
-        point=point.name,
-    )

@@ -1,0 +1,111 @@
+"""What answers and load reports say of a step's time."""
+
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .client import Answer
+from .plan import PrefillPoint
+from .samples import PrefillSample
+
+__all__ = [
+    "FEWEST_STEPS",
+    "full_batch_arrivals",
+    "mean_prefill",
+    "mean_step_s",
+    "prefill_sample",
+    "server_prefill_s",
+    "server_step_s",
+]
+
+Floats = npt.NDArray[np.float64]
+
+FEWEST_STEPS: Final = 16
+"""Fewer tell nothing of a mean."""
+_STALL = 3.0  # a step so many times the median is no step of the server's
+
+
+def full_batch_arrivals(answers: list[Answer]) -> Floats:
+    """When the tokens came of the request that began last, while all were running."""
+    last = max(answers, key=lambda answer: answer.token_at[0])
+    end = min(answer.token_at[-1] for answer in answers)
+    arrivals = np.array(last.token_at)
+    # Parts that hold two tokens would look like one long step.
+    single = np.diff(np.array(last.tokens), prepend=0) == 1
+    if not single[1:].all():
+        return np.empty(0)
+    return arrivals[arrivals <= end + 1e-4]
+
+
+def mean_step_s(gaps: Floats) -> float:
+    """The mean, and not the median: requests live through the slow steps too."""
+    return float(gaps[_no_stall(gaps)].mean())
+
+
+def _no_stall(steps_s: Floats) -> npt.NDArray[np.bool_]:
+    return steps_s <= _STALL * np.median(steps_s)
+
+
+def mean_prefill(shots: list[PrefillSample], others_cores: float) -> PrefillSample:
+    """One sample of several of a point, without stalls."""
+    steps = _no_stall(np.array([shot.step_s for shot in shots]))
+
+    def mean(values: list[float]) -> float:
+        return float(np.array(values)[steps].mean())
+
+    return replace(
+        shots[0],
+        new_tokens=round(mean([shot.new_tokens for shot in shots])),
+        cached_tokens=round(mean([shot.cached_tokens for shot in shots])),
+        step_s=mean([shot.step_s for shot in shots]),
+        ttft_s=mean([shot.ttft_s for shot in shots]),
+        ingress_s=mean([shot.ingress_s for shot in shots]),
+        egress_s=mean([shot.egress_s for shot in shots]),
+        others_cores=others_cores,
+    )
+
+
+def server_step_s(before: dict[str, Any], after: dict[str, Any], batch: int) -> float | None:
+    """The server's own mean decode step, seconds, if it counted ``batch`` in all of them."""
+    new, old = after.get("decode_moments"), before.get("decode_moments") or [0.0] * 6
+    if new is None:
+        return None
+    steps, rows, micros = (new[index] - old[index] for index in range(3))
+    if steps < FEWEST_STEPS or abs(rows / steps - batch) > 0.02 * batch:
+        return None
+    return float(micros / steps * 1e-6)
+
+
+def server_prefill_s(before: dict[str, Any], after: dict[str, Any], new_tokens: int) -> float | None:
+    """The server's own time of the prefill, seconds, if it computed these tokens alone."""
+    tokens = after.get("total_prefill_uncached_tokens", 0) - before.get("total_prefill_uncached_tokens", 0)
+    micros = after.get("total_prefill_busy_us", 0) - before.get("total_prefill_busy_us", 0)
+    return micros * 1e-6 if tokens == new_tokens and micros > 0 else None
+
+
+def prefill_sample(
+    point: PrefillPoint, new_tokens: int, answer: Answer, cached: int, busy_s: float | None
+) -> PrefillSample:
+    """Ingress and egress by the server's timestamps where it gives them (``--enable-metrics``) and its clock is ours;
+    else all that is not the step counts as ingress."""
+    meta = answer.meta
+    entry, finished = meta.get("forward_entry_time"), meta.get("prefill_finished_time")
+    step_s = busy_s
+    if step_s is None:
+        step_s = finished - entry if entry and finished else answer.ttft_s
+    rest_s = max(answer.ttft_s - step_s, 0.0)
+    egress_s = 0.0
+    if entry and finished and answer.sent_wall < entry < finished < answer.first_wall:
+        egress_s = min(answer.first_wall - finished, rest_s)
+    return PrefillSample(
+        new_tokens=new_tokens,
+        cached_tokens=cached,
+        step_s=step_s,
+        ttft_s=answer.ttft_s,
+        ingress_s=rest_s - egress_s,
+        egress_s=egress_s,
+        others_cores=0.0,
+        point=point.name,
+    )
