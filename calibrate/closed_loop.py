@@ -134,7 +134,8 @@ async def _drive_all(url: str, profile: Path, loads: list[Load]) -> list[Outcome
 
 
 async def in_turns(url: str, folder: Path, turns: int, budget_s: float, loads: list[Load]) -> list[Outcome]:
-    """The mean of each load over the turns; the profile in ``folder`` has the samples of all of them."""
+    """The mean of each load over the turns; the profile in ``folder`` has the samples of all of them. Raises UserError
+    when the server fails."""
     rounds = []
     for turn in range(turns):
         order = Order(

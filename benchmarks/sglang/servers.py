@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import time
@@ -73,8 +74,10 @@ def warm_up(urls: Sequence[str], longest: int) -> None:
     have nothing like it, and a calibration cannot tell how often it happens in use."""
 
     def one(url: str) -> None:
+        rng = random.Random(0)
         for tokens in range(1, longest + 1):
-            prompt = [1000 + (tokens * 7919 + place * 104_729) % 30_000 for place in range(tokens)]
+            # Random, so that none is found in the prefix cache.
+            prompt = rng.choices(range(1000, 31_000), k=tokens)
             _post(f"{url}/generate", {"input_ids": prompt, "sampling_params": {"max_new_tokens": 1}})
         _post(f"{url}/flush_cache", {})
 

@@ -204,10 +204,12 @@ class _Run:
     async def _open_connections(self, members: list[Member]) -> None:
         """All clients of a closed loop begin at once, and connecting takes as long as sending."""
         connections = min(self._sent_at_once, _MOST_CONNECTIONS)
-        try:
-            await asyncio.gather(*(member.backend.origin.prepare(connections) for member in members))
-        except (OSError, TimeoutError) as error:
-            raise UserError(f"a server takes no more connections: {str(error) or 'timed out'}") from error
+        for origin in (member.backend.origin for member in members):
+            try:
+                await origin.prepare(connections)
+            except (OSError, TimeoutError) as error:
+                detail = str(error) or "timed out"
+                raise UserError(f"{origin.url} takes no {connections} connections at once: {detail}") from error
 
     async def _flush(self, members: list[Member]) -> None:
         try:

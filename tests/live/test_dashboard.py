@@ -93,6 +93,7 @@ def test_a_browser_is_asked_for_the_key(tmp_path: Path, monkeypatch: pytest.Monk
             await evaluate("document.getElementById('key').value = 'admin-key'")
             await evaluate("document.getElementById('gate').requestSubmit()")
             await shown(evaluate, "no requests yet")
+            assert "the key is missing or wrong" not in await evaluate("document.body.innerText")
 
     asyncio.run(main())
 

@@ -16,6 +16,7 @@ from live.replay.prompts import PromptTokens
 from live.replay.run import LiveOptions, LiveRun, run_live
 from live.routing.air import Timeouts
 from live.routing.event_log import replay
+from live.upstream.origin import Origin
 from policies import PolicyError, policy_descriptions
 from simcore.errors import UserError
 from simcore.records import REQUEST_DTYPES, SERVER_DTYPES
@@ -60,6 +61,30 @@ def finished(result: LiveRun) -> pd.DataFrame:
     times = requests[["arrived_at", "dispatched_at", "first_token_at", "finished_at"]].to_numpy()
     assert (np.diff(times, axis=1) >= 0).all()
     return requests
+
+
+def test_connections_are_open_before_the_clients_of_a_closed_loop_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+    prepare = Origin.prepare
+
+    async def counted(origin: Origin, connections: int) -> None:
+        opened.append(connections)
+        await prepare(origin, connections)
+
+    monkeypatch.setattr(Origin, "prepare", counted)
+    finished(run(scenario({"arrivals": {"kind": "closed_loop", "max_concurrency": 6}, "requests": 12}), tmp_path))
+    assert opened == [6, 6]
+
+
+def test_a_server_that_takes_no_more_connections_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(origin: Origin, connections: int) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(Origin, "prepare", refused)
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1:\d+ takes no 1 connections at once: timed out"):
+        run(scenario(), tmp_path)
 
 
 @pytest.mark.parametrize("policy", [description.name for description in policy_descriptions()])

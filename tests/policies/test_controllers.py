@@ -325,10 +325,10 @@ def corners(parameters: list[Parameter]) -> list[dict[str, object]]:
 def test_every_span_holds_its_default_and_its_ends_are_allowed() -> None:
     for policy in policy_descriptions():
         for params in corners(list(policy_parameters(policy.name).values())):
-            make_policy(policy.name, params, 0)
+            assert make_policy(policy.name, params, 0).name == policy.name
     for controller in controller_descriptions():
         for params in corners(list(controller_parameters(controller.name).values())):
-            make_controller(controller.name, params)
+            assert make_controller(controller.name, params).name == controller.name
 
 
 def test_nothing_is_searched_that_is_no_parameter() -> None:
