@@ -20,6 +20,7 @@ __all__ = [
     "fit_decode",
     "fit_non_negative",
     "fit_prefill",
+    "one_slope_foretells",
     "prefill_step_s",
     "residual",
 ]
@@ -32,6 +33,7 @@ _SMALLEST_SIGMA = 1e-6  # relative; keeps exact samples from dividing by zero
 _ROUNDS = 50
 _KNEE_STEP = 8  # tokens between the knees that are tried
 _LARGEST_KNEE = 2048
+_FOLDS = 20
 _DIGITS = 6  # significant, of what is written: more than samples can support, fewer than libraries differ in
 
 
@@ -57,22 +59,22 @@ class PrefillSamples:
     cached_tokens: Floats | None = None
 
 
-def fit_decode(samples: DecodeSamples, *, rising: bool = True) -> DecodeSteps:
+def fit_decode(samples: DecodeSamples, *, rising: bool = True, one_slope: bool = False) -> DecodeSteps:
     """One base per batch that was sampled, and one slope in total context per batch that was sampled at two contexts;
     a batch with one context has the slope of the next smaller that has its own. ``rising``: bases do not fall as the
     batch grows, which holds where batches are padded and takes noise out; a real server may like four rows better than
-    three.
+    three. ``one_slope``: all batches have the same.
 
     Raises ValueError where no batch was sampled at two contexts: no slope can be told from a base then.
     """
     batches = np.unique(samples.batch)
-    several = [len(np.unique(samples.context_tokens[samples.batch == batch])) > 1 for batch in batches]
+    several = _at_several_contexts(samples)
     if not any(several):
         raise ValueError("no decode batch was sampled at two contexts, and a slope cannot be told from one")
-    slope_of = np.maximum(np.cumsum(several) - 1, 0)
+    slope_of = np.zeros_like(several, dtype=np.intp) if one_slope else np.maximum(np.cumsum(several) - 1, 0)
     own = (samples.batch[:, None] == batches).astype(np.float64)
     bases = (samples.batch[:, None] >= batches).astype(np.float64) if rising else own
-    context = own @ np.eye(sum(several))[slope_of] * (samples.batch * samples.context_tokens)[:, None]
+    context = own @ np.eye(slope_of[-1] + 1)[slope_of] * (samples.batch * samples.context_tokens)[:, None]
     found = fit_non_negative(np.hstack([bases, context]), samples.step_s)
     base_s = np.cumsum(found[: len(batches)]) if rising else found[: len(batches)]
     return DecodeSteps(
@@ -80,6 +82,38 @@ def fit_decode(samples: DecodeSamples, *, rising: bool = True) -> DecodeSteps:
         base_s=_rounded(base_s),
         context_s=_rounded(found[len(batches) :][slope_of]),
     )
+
+
+def _at_several_contexts(samples: DecodeSamples) -> npt.NDArray[np.bool_]:
+    """Whether so, for each batch."""
+    contexts = (samples.context_tokens[samples.batch == batch] for batch in np.unique(samples.batch))
+    return np.array([len(np.unique(found)) > 1 for found in contexts])
+
+
+def one_slope_foretells(samples: DecodeSamples) -> bool:
+    """Whether one slope for all batches foretells samples that are left out better than one per batch does (by
+    cross-validation): a batch's own slope often rests on one visit of its longest context."""
+    if _at_several_contexts(samples).sum() < 2:
+        return False
+    fold = np.arange(len(samples.batch)) % _FOLDS
+    folds = [fold == index for index in np.unique(fold)]
+    left_out = [which for which in folds if _at_several_contexts(_chosen(samples, ~which)).any()]
+    own, shared = (
+        float(np.concatenate([_foretold(samples, which, one_slope) for which in left_out]).mean())
+        for one_slope in (False, True)
+    )
+    return shared < own
+
+
+def _foretold(samples: DecodeSamples, left_out: npt.NDArray[np.bool_], one_slope: bool) -> Floats:
+    """Relative errors on what is left out of the fit to the rest."""
+    fit = fit_decode(_chosen(samples, ~left_out), rising=False, one_slope=one_slope)
+    rest = _chosen(samples, left_out)
+    return np.abs(decode_step_s(fit, rest) / rest.step_s - 1.0)
+
+
+def _chosen(samples: DecodeSamples, which: npt.NDArray[np.bool_]) -> DecodeSamples:
+    return DecodeSamples(samples.batch[which], samples.context_tokens[which], samples.step_s[which])
 
 
 def fit_prefill(samples: PrefillSamples, knees: Sequence[int] | None = None) -> PrefillSteps:

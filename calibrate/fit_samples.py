@@ -32,6 +32,7 @@ from .fit import (
     fit_decode,
     fit_non_negative,
     fit_prefill,
+    one_slope_foretells,
     prefill_step_s,
     residual,
 )
@@ -106,7 +107,7 @@ def fit_all(split: Split, *, mixed_chunk: bool) -> Fitted:
         requests=_requests(split.prefill, scheduling_s),
         residuals=_score(split, decode, prefill, mixed, scheduling_s, mixed_chunk),
         held_back=_score(rest, *blind, mixed_chunk),
-        confidence=_confidence(split, prefill.knee_tokens, rng),
+        confidence=_confidence(split, decode, prefill, rng),
         prefill_scheduling_s=scheduling_s,
     )
 
@@ -125,7 +126,8 @@ def _check_enough(split: Split) -> None:
 
 
 def _fit_steps(split: Split, mixed_chunk: bool) -> tuple[DecodeSteps, PrefillSteps, MixedSteps, float]:
-    decode = fit_decode(_decode_arrays(split.decode), rising=False)
+    decodes = _decode_arrays(split.decode)
+    decode = fit_decode(decodes, rising=False, one_slope=one_slope_foretells(decodes))
     plain = fit_prefill(_prefill_arrays(split.prefill))
     if mixed_chunk:
         return decode, plain, MixedSteps(decode_context_ratio=_context_ratio(split.ride, decode, plain)), 0.0
@@ -240,14 +242,17 @@ def _requests(samples: Sequence[PrefillSample], scheduling_s: float) -> RequestO
     )
 
 
-def _confidence(split: Split, knee: float, rng: np.random.Generator) -> Confidence:
+def _confidence(split: Split, decode: DecodeSteps, prefill: PrefillSteps, rng: np.random.Generator) -> Confidence:
+    """Of fits of the same form: with the knee of ``prefill``, and one slope where ``decode`` has one."""
+    one_slope = len(set(decode.context_s)) == 1
     decodes, prefills = _decode_arrays(split.decode), _prefill_arrays(split.prefill)
     decode_draws, prefill_draws = [], []
     for _ in range(_BOOTSTRAPS):
         drawn = _resample(split, rng)
-        decode_draws.append(decode_step_s(fit_decode(_decode_arrays(drawn.decode), rising=False), decodes))
-        fit = fit_prefill(_prefill_arrays(drawn.prefill), knees=[int(knee)])
-        prefill_draws.append(prefill_step_s(fit, prefills))
+        decode_fit = fit_decode(_decode_arrays(drawn.decode), rising=False, one_slope=one_slope)
+        decode_draws.append(decode_step_s(decode_fit, decodes))
+        prefill_fit = fit_prefill(_prefill_arrays(drawn.prefill), knees=[int(prefill.knee_tokens)])
+        prefill_draws.append(prefill_step_s(prefill_fit, prefills))
     return Confidence(decode=_half_width(decode_draws), prefill=_half_width(prefill_draws), mixed=_ride_width(split))
 
 

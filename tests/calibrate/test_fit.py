@@ -12,6 +12,7 @@ from calibrate.fit import (
     fit_decode,
     fit_non_negative,
     fit_prefill,
+    one_slope_foretells,
     prefill_step_s,
     residual,
 )
@@ -76,6 +77,47 @@ def test_a_batch_at_one_context_has_the_slope_of_the_next_smaller_one_with_its_o
 def test_one_context_does_not_make_a_slope() -> None:
     with pytest.raises(ValueError, match="no decode batch was sampled at two contexts"):
         fit_decode(DecodeSamples(np.array([4.0, 4.0]), np.array([9.0, 9.0]), np.array([1.0, 1.1])))
+
+
+def once_at_the_longest(slopes_s: tuple[float, ...], noise: float, seed: int) -> DecodeSamples:
+    """Bases of DECODE and these slopes: two visits a point, and one of each batch's longest context."""
+    truth = DecodeSteps(batches=DECODE.batches, base_s=DECODE.base_s, context_s=slopes_s)
+    points = [(batch, context) for batch in DECODE.batches for context in (80.0, 400.0)] * 2
+    batch, context = np.array([*points, *((batch, 2000.0) for batch in DECODE.batches)]).T
+    exact = decode_step_s(truth, DecodeSamples(batch, context, np.ones_like(batch)))
+    factors = 1 + noise * np.random.default_rng(seed).standard_normal(len(batch))
+    return DecodeSamples(batch, context, exact * factors)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_slope_is_told_from_noise(seed: int) -> None:
+    samples = once_at_the_longest((4e-8, 4e-8, 4e-8), 0.05, seed)
+    assert one_slope_foretells(samples)
+    found = fit_decode(samples, rising=False, one_slope=True)
+    assert len(set(found.context_s)) == 1
+    worst = max(abs(slope / 4e-8 - 1) for slope in fit_decode(samples, rising=False).context_s)
+    assert abs(found.context_s[0] / 4e-8 - 1) < worst
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.005])
+def test_slopes_that_differ_are_told_from_one(noise: float) -> None:
+    samples = once_at_the_longest((4e-7, 8e-8, 4e-8), noise, seed=0)
+    assert not one_slope_foretells(samples)
+
+
+def test_one_slope_is_no_choice_where_one_batch_has_several_contexts() -> None:
+    samples = once_at_the_longest((4e-8, 4e-8, 4e-8), 0.05, seed=0)
+    kept = (samples.batch == 8) | (samples.context_tokens == 80)
+    columns = (column[kept] for column in (samples.batch, samples.context_tokens, samples.step_s))
+    assert not one_slope_foretells(DecodeSamples(*columns))
+
+
+def test_folds_that_leave_no_slope_are_passed_over() -> None:
+    """The one long context of each batch is in the same fold of twenty."""
+    batch = np.repeat([4.0, 8.0], 20)
+    context = np.tile([64.0] * 19 + [512.0], 2)
+    samples = DecodeSamples(batch, context, 0.01 + np.repeat([1e-5, 1e-6], 20) * batch * context)
+    assert not one_slope_foretells(samples)
 
 
 @settings(max_examples=5, deadline=None)
