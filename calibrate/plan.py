@@ -129,8 +129,14 @@ def make_plan(facts: ServerFacts) -> Plan:
     longer = sorted((point for point in decodes if point not in shorts), key=lambda point: point.work_tokens)
     # A slope needs a second context; with those, a short budget is not for nothing.
     second, rest = longer[: len(shorts)], longer[len(shorts) :]
-    points: list[Point] = [*plain, *shorts, *second, *_rides(facts, longest_step), ReportPoint(), *cached, *rest]
-    return Plan(tuple(points))
+    needed = (*plain, *shorts, *second, ReportPoint())
+    return Plan((*needed, *_spread(_rides(facts, longest_step), cached, rest)))
+
+
+def _spread(*kinds: Sequence[Point]) -> list[Point]:
+    """Each kind evenly over all that follows: what a machine does for half a minute must not be in all of one kind."""
+    placed = [((index + 0.5) / len(kind), point) for kind in kinds for index, point in enumerate(kind)]
+    return [point for _, point in sorted(placed, key=lambda pair: pair[0])]
 
 
 def _fewest(tokens: int) -> int:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from experiments import Experiment  # noqa: E402
-from validation_report import write_report  # noqa: E402
+from validation_report import AS_CALIBRATED, write_report  # noqa: E402
 
 from simcore.engine import simulate  # noqa: E402
 from simcore.scenario import PolicySpec, load_scenario  # noqa: E402
@@ -52,6 +52,8 @@ def given_by(said: Namespace) -> Given:
     if not given.resume:
         for cells in given.out.glob("*/cells"):
             shutil.rmtree(cells)
+        for document in given.out.glob(f"*/{AS_CALIBRATED}"):
+            document.unlink()
     return given
 
 
@@ -90,16 +92,24 @@ class Sitting:
 
     def rounds(
         self, experiments: list[Experiment], urls: list[str], profile: str, measure_on: Callable[[], str]
-    ) -> None:
+    ) -> str:
         """A repeat of each experiment after the other, then again; ``measure_on`` adds samples to the profile before
-        each further round, so that what drifts on the machine is in the profile as it is in the runs."""
+        each further round, so that what drifts on the machine is in the profile as it is in the runs. Returns it."""
         for repeats in range(1, max(experiment.repeats for experiment in experiments) + 1):
             if repeats > 1:
                 profile = measure_on()
             for experiment in experiments:
                 self.validate(experiment, urls, profile, repeats)
+        return profile
 
-    def validate(self, experiment: Experiment, urls: list[str], profile: str, repeats: int | None = None) -> None:
+    def validate(
+        self,
+        experiment: Experiment,
+        urls: list[str],
+        profile: str,
+        repeats: int | None = None,
+        cell_profiles: Path | None = None,
+    ) -> None:
         """One experiment, up to so many repeats of it; its bars are the gates. Live runs in its folder are kept."""
         folder = self.given.out / experiment.name
         words = ["validate", "--scenario", experiment.scenario, "--set", f"servers.0.profile={profile}"]
@@ -109,6 +119,8 @@ class Sitting:
             words += ["--servers", ",".join(urls)]
         else:
             words += ["--emulate", str(len(urls)), "--speed", f"{self.given.speed:g}"]
+        if cell_profiles is not None:
+            words += ["--cell-profiles", str(cell_profiles)]
         words += [word for bar in experiment.bars for word in ("--fail-on", bar.gate)]
         self.simroute(*words, "--out", str(folder), may_fail_gates=True)
         if experiment not in self.experiments:

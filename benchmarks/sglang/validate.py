@@ -10,7 +10,8 @@ small for what is admitted. Tables, plots and what did not hold go to FOLDER.
 Servers on two cores slow each other down, which the simulator does not know. So the profile for all four is measured
 while the other three serve a load, and the one for a single server while they are idle. And the machine drifts: the
 experiments run in rounds, each after 50 s more of calibration, and all are simulated with what was measured in
-all of them.
+all of them. Its pace is measured beside all of it, and in the end each run is simulated once more, at the pace that
+the machine had meanwhile.
 """
 
 import subprocess
@@ -19,6 +20,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from experiments import Experiment
+from pace import PaceMeter
+from paced import Calibrated, validate_at_pace
 from servers import FORWARD_SLEEP_S, slow_down, start, stop, wait, warm_up
 from sitting import ROOT, Sitting, arguments, busy, given_by, rates_around_capacity
 
@@ -36,8 +39,10 @@ LONGEST_STEP = 512
 BATCHES = "docs/examples/static_batches.py:StaticBatches:size=4"
 
 
-def with_fleet(sitting: Sitting, urls: list[str], profile: str, measure_on: Callable[[], str]) -> None:
-    """The experiments on four servers."""
+def with_fleet(
+    sitting: Sitting, urls: list[str], profile: str, measure_on: Callable[[], str]
+) -> tuple[list[Experiment], str]:
+    """The experiments on four servers, and the profile in the end."""
     rates = rates_around_capacity("validation-sglang-cpu", profile, clients=32)
     listed = ",".join(f"{rate:g}" for rate in rates)
     experiments = [
@@ -45,30 +50,40 @@ def with_fleet(sitting: Sitting, urls: list[str], profile: str, measure_on: Call
         Experiment.prefixes(),
         Experiment.caps("validation-sglang-cpu-caps"),
     ]
-    sitting.rounds(experiments, urls, profile, measure_on)
+    return experiments, sitting.rounds(experiments, urls, profile, measure_on)
 
 
-def on_real_servers(sitting: Sitting, sglang: Path) -> None:
+def on_real_servers(sitting: Sitting, sglang: Path, meter: PaceMeter) -> None:
     python, given = str(sglang / "bin/python"), sitting.given
     model = given.out / "model"
     subprocess.run([python, str(ROOT / "tests/sglang/make_model.py"), str(model), "micro"], check=True)
     urls = [f"http://127.0.0.1:{port}" for port in PORTS]
 
-    def alone(further: bool = False) -> str:
-        return sitting.calibrate(urls[0], "sglang-cpu-micro-alone", "40s", further=further)
+    def calibrated(name: str, budget: str, further: bool) -> str:
+        with meter.beside(name):
+            return sitting.calibrate(urls[0], f"sglang-cpu-micro-{name}", budget, further=further)
 
     def beside(further: bool = False) -> str:
         with busy(urls[1:], given.out / "beside"):
-            return sitting.calibrate(urls[0], "sglang-cpu-micro-beside", "50s", further=further)
+            return calibrated("beside", "50s", further)
+
+    def alone(further: bool = False) -> str:
+        return calibrated("alone", "40s", further)
 
     def small_pool(further: bool = False) -> str:
-        return sitting.calibrate(urls[0], "sglang-cpu-micro-small-pool", "40s", further=further)
+        return calibrated("small-pool", "40s", further)
 
     with serving(sitting, python, model, PORTS, SLOW, FORWARD_SLEEP_S):
-        with_fleet(sitting, urls, beside(), lambda: beside(True))
-        sitting.rounds([Experiment.node(BATCHES)], urls[:1], alone(), lambda: alone(True))
+        experiments, profile = with_fleet(sitting, urls, beside(), lambda: beside(True))
+        for experiment in experiments:
+            validate_at_pace(sitting, experiment, urls, Calibrated(profile, "beside", FORWARD_SLEEP_S), meter)
+        node = Experiment.node(BATCHES)
+        profile = sitting.rounds([node], urls[:1], alone(), lambda: alone(True))
+        validate_at_pace(sitting, node, urls[:1], Calibrated(profile, "alone", FORWARD_SLEEP_S), meter)
     with serving(sitting, python, model, PORTS[:1], SMALL_POOL, SMALL_POOL_SLEEP_S):
-        sitting.rounds([Experiment.retraction()], urls[:1], small_pool(), lambda: small_pool(True))
+        retraction = Experiment.retraction()
+        profile = sitting.rounds([retraction], urls[:1], small_pool(), lambda: small_pool(True))
+        validate_at_pace(sitting, retraction, urls[:1], Calibrated(profile, "small-pool", SMALL_POOL_SLEEP_S), meter)
 
 
 @contextmanager
@@ -97,7 +112,8 @@ def main() -> None:
     said = parser.parse_args()
     sitting = Sitting(given_by(said))
     if said.sglang is not None:
-        on_real_servers(sitting, said.sglang.resolve())
+        with PaceMeter(sitting.given.out / "pace.csv", resume=said.resume) as meter:
+            on_real_servers(sitting, said.sglang.resolve(), meter)
     else:
         with_fleet(sitting, [""] * len(PORTS), "sglang-cpu-tiny", lambda: "sglang-cpu-tiny")
         for experiment in (Experiment.node(BATCHES), Experiment.retraction()):

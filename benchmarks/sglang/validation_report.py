@@ -11,6 +11,9 @@ from live.validation.gates import ErrorGate, parse_gate
 from live.validation.grid import Load
 from simcore.experiment.gates import SIGNS
 
+AS_CALIBRATED = "as-calibrated.json"
+"""Where an experiment's validation.json is of simulations at the pace of each run: that of those with one profile for
+all runs, beside it."""
 CAUSES = "## Causes"
 """What stands from here on in the page is written by hand, and stays when the page is written anew."""
 
@@ -24,15 +27,14 @@ def write_report(out: Path, experiments: list[Experiment], *, script: str, emula
     lines = [f"# The simulator against servers ({servers})", ""]
     lines += [f"Written by `benchmarks/sglang/{script}`, but for the causes at the end.", ""]
     for experiment in experiments:
-        document = json.loads((out / experiment.name / "validation.json").read_text(encoding="utf-8"))
-        lines += _section(experiment, document)
+        lines += _section(experiment, out / experiment.name)
     page.write_text("\n".join([*lines, causes]), encoding="utf-8")
 
 
-def _section(experiment: Experiment, document: dict[str, Any]) -> list[str]:
+def _section(experiment: Experiment, folder: Path) -> list[str]:
+    document = _document(folder / "validation.json")
     words = (*experiment.options, "--repeats", str(experiment.repeats))
     options = " ".join(f"'{word}'" if ":" in word else word for word in words)
-    rows = [_bar_row(bar, document) for bar in experiment.bars]
     cells = sum(len(group["repeats"]) for group in document["groups"])
     invalid = f"{len(document['invalid'])} of {cells} live runs are invalid." if document["invalid"] else ""
     return [
@@ -41,9 +43,7 @@ def _section(experiment: Experiment, document: dict[str, Any]) -> list[str]:
         f"`simroute validate --scenario {experiment.scenario} {options}`: "
         f"[report]({experiment.name}/report.html), [numbers]({experiment.name}/validation.json). {invalid}".rstrip(),
         "",
-        "| wanted | worst | where | |",
-        "|---|---|---|---|",
-        *rows,
+        *_bars(experiment, document, folder / AS_CALIBRATED),
         "",
         *_errors(document),
         "",
@@ -52,23 +52,45 @@ def _section(experiment: Experiment, document: dict[str, Any]) -> list[str]:
     ]
 
 
-def _bar_row(bar: Bar, document: dict[str, Any]) -> str:
+def _document(file: Path) -> dict[str, Any]:
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert isinstance(found, dict)
+    return found
+
+
+def _bars(experiment: Experiment, document: dict[str, Any], as_calibrated: Path) -> list[str]:
+    """A row a bar, with what was found as calibrated where that is something else."""
+    columns, rows = ["wanted", "worst", "where", ""], [_bar_row(bar, document) for bar in experiment.bars]
+    if as_calibrated.exists():
+        columns += ["with one profile for all runs", ""]
+        before = _document(as_calibrated)
+        for bar, row in zip(experiment.bars, rows, strict=True):
+            _, worst, where, held = _bar_row(bar, before)
+            row += [f"{worst}, {where}".removesuffix(", "), held]
+    return [_row(columns), "|" + "---|" * len(columns), *map(_row, rows)]
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |")
+
+
+def _bar_row(bar: Bar, document: dict[str, Any]) -> list[str]:
+    """What is wanted, the worst, where that is, whether it is held."""
     gate = parse_gate(bar.gate)
     found = _values(gate, document)
     known = {where: value for where, value in found.items() if not math.isnan(value)}
     if gate.metric.startswith("tau_"):
         if not known:
-            return f"| {bar.words} | all tied | | held |"
+            return [bar.words, "all tied", "", "held"]
         where = min(known, key=lambda name: known[name])
         worst, said = known[where], f"{known[where]:.2f}"
     else:
         if len(known) < len(found):
             unknown = next(where for where in found if where not in known)
-            return f"| {bar.words} | not measured | {unknown} | **not held** |"
+            return [bar.words, "not measured", unknown, "**not held**"]
         where = max(known, key=lambda name: known[name])
         worst, said = known[where], f"{100 * known[where]:.1f}%"
-    held = "**not held**" if SIGNS[gate.sign](worst, gate.limit) else "held"
-    return f"| {bar.words} | {said} | {where} | {held} |"
+    return [bar.words, said, where, "**not held**" if SIGNS[gate.sign](worst, gate.limit) else "held"]
 
 
 def _values(gate: ErrorGate, document: dict[str, Any]) -> dict[str, float]:

@@ -91,6 +91,12 @@ class _Numbers(click.ParamType[tuple[float, ...]]):
 )
 @click.option("--api-key", envvar="SIMROUTE_UPSTREAM_KEY", help="The servers' key; better in SIMROUTE_UPSTREAM_KEY.")
 @click.option("--fail-on", "gates", metavar="GATE", multiple=True, help="Exit with 99 if it holds; repeatable.")
+@click.option(
+    "--cell-profiles",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    help="Simulate each cell with FOLDER/CELL.json, the servers as they were while it ran; CELL as in DIR/cells.",
+)
 @click.option("--rerun-invalid", is_flag=True, help="Run cells again whose live run was invalid or lost requests.")
 @click.option(
     "--out",
@@ -111,6 +117,8 @@ def validate(ctx: click.Context, /, **options: Any) -> None:
         raise click.UsageError("--rates and --concurrency exclude each other")
     if options["speed"] != 1.0 and options["emulate"] is None:
         raise click.UsageError("--speed is for emulators")
+    if options["cell_profiles"] is not None and options["emulate"] is not None:
+        raise click.UsageError("--cell-profiles is for real servers: emulators have the scenario's")
     if any(not clients.is_integer() for clients in options["concurrency"] or ()):
         raise click.UsageError("--concurrency: clients come in whole numbers")
     from .command import carry_out
@@ -162,6 +170,7 @@ _PASSED_ON = (
     "emulate",
     "gates",
     "rerun_invalid",
+    "cell_profiles",
     "out",
     "as_json",
     "quiet",

@@ -21,7 +21,7 @@ from simcore.staging import check_out
 
 from .findings import Pairing, Validation, find
 from .gates import ErrorGateFailure, failures, parse_gate
-from .grid import Cell, Load, cells_of, loaded
+from .grid import Cell, Load, cells_of, loaded, with_profile_of
 from .page import show_validation, validation_page
 from .plots import validation_plots
 from .sitting import Fleet, run_missing
@@ -46,6 +46,7 @@ class ValidateCommand:
     options: LiveOptions
     gates: tuple[str, ...]
     rerun_invalid: bool
+    cell_profiles: Path | None
     out: Path | None
     as_json: bool
     quiet: bool
@@ -71,6 +72,7 @@ async def carry_out(command: ValidateCommand) -> End:
     twins = Twins(out, profiles, emulated=emulated)
     seed = first.seed if command.seed is None else command.seed
     cells = cells_of(first.policies, command.loads, command.repeats, seed)
+    simulated = [_as_simulated(cell, scenarios[cell.load], command.cell_profiles) for cell in cells]
     missing = _missing(cells, scenarios, twins, rerun_invalid=command.rerun_invalid)
     if len(missing) < len(cells) and not command.quiet:
         click.echo(f"{len(cells) - len(missing)} of {len(cells)} cells are in {out} already", err=True)
@@ -79,7 +81,7 @@ async def carry_out(command: ValidateCommand) -> End:
         options = replace(command.options, backends=backends_of(profiles)) if emulated else command.options
         fleet = Fleet(command.servers, command.emulate, tuple(profiles), options, seed)
         interrupted = await run_missing(missing, scenarios, twins, fleet, quiet=command.quiet)
-    validation = find(first.name, _pairings(cells, scenarios, twins))
+    validation = find(first.name, _pairings(cells, scenarios, simulated, twins))
     failed = failures(gates, validation)
     _write(out, validation, first, command.words)
     _show(validation, failed, out, as_json=command.as_json)
@@ -121,13 +123,19 @@ def _missing(
     return missing
 
 
-def _pairings(cells: Sequence[Cell], scenarios: dict[Load, Scenario], twins: Twins) -> list[Pairing]:
+def _as_simulated(cell: Cell, scenario: Scenario, cell_profiles: Path | None) -> Scenario:
+    return scenario if cell_profiles is None else with_profile_of(cell, scenario, cell_profiles)
+
+
+def _pairings(
+    cells: Sequence[Cell], scenarios: dict[Load, Scenario], simulated: Sequence[Scenario], twins: Twins
+) -> list[Pairing]:
     """The cells that were run, simulated anew: that is cheap, and the model may have changed since."""
     pairings = []
-    for cell in cells:
+    for cell, scenario in zip(cells, simulated, strict=True):
         live = twins.find(cell, scenarios[cell.load])
         if live is not None:
-            pairings.append(Pairing(live, live.side, twins.simulate(live, scenarios[cell.load])))
+            pairings.append(Pairing(live, live.side, twins.simulate(live, scenario)))
     if not pairings:
         raise KeyboardInterrupt
     return pairings

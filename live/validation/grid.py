@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from simcore.errors import UserError
 from simcore.scenario import PolicySpec, Scenario, load_scenario
 from simcore.staging import slug
 
-__all__ = ["Cell", "Load", "cells_of", "loaded"]
+__all__ = ["Cell", "Load", "cells_of", "loaded", "with_profile_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +81,16 @@ def cells_of(policies: Sequence[PolicySpec], loads: Sequence[Load], repeats: int
 def loaded(name_or_path: str, overrides: Sequence[str], load: Load, requests: int | None) -> Scenario:
     """The scenario under that load. Raises UserError."""
     return load_scenario(name_or_path, [*overrides, *load.overrides(requests)])
+
+
+def with_profile_of(cell: Cell, scenario: Scenario, folder: Path) -> Scenario:
+    """The scenario with the cell's own profile, ``folder/CELL.json``. Raises UserError."""
+    if len(scenario.servers) != 1:
+        raise UserError(
+            f"--cell-profiles: scenario {scenario.name} has several kinds of servers, and a cell one profile"
+        )
+    file = folder / f"{cell.name}.json"
+    if not file.is_file():
+        raise UserError(f"--cell-profiles: {file} is missing, the profile of {cell}")
+    group = scenario.servers[0].model_copy(update={"profile": str(file.resolve())})
+    return scenario.model_copy(update={"servers": (group,)})

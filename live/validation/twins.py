@@ -15,6 +15,7 @@ from simcore.cli.run_sim import profile_digest
 from simcore.compare.side import Side
 from simcore.engine import simulate
 from simcore.errors import UserError
+from simcore.fleet import fleet_profiles
 from simcore.manifest import make_manifest
 from simcore.metrics import observe, summarise
 from simcore.records import RunResult
@@ -76,17 +77,19 @@ class Twins:
 
     def keep(self, cell: Cell, scenario: Scenario, run: LiveRun, started_at: datetime) -> None:
         """Write a live run that has ended well."""
-        self._write(cell, _LIVE, scenario, run.result, started_at, run.files)
+        self._write(cell, _LIVE, scenario, run.result, started_at, self._profiles if self._emulated else (), run.files)
 
     def simulate(self, live: LiveCell, scenario: Scenario) -> Side:
-        """The cell's run in the simulated world, written beside the live one in place of an earlier one."""
+        """The cell's run in the simulated world, written beside the live one in place of an earlier one. Raises
+        UserError where a profile of the scenario cannot be read."""
         cell, started_at = live.cell, datetime.now(UTC)
-        twin = twin_of(scenario, self._profiles, emulated=live.notes["emulated"])
+        profiles = fleet_profiles(scenario)
+        twin = twin_of(scenario, profiles, emulated=live.notes["emulated"])
         result = simulate(twin, cell.policy, cell.seed)
         folder = self._out / cell.name / _SIMULATED
         if folder.exists():
             shutil.rmtree(folder)
-        summary = self._write(cell, _SIMULATED, twin, result, started_at)
+        summary = self._write(cell, _SIMULATED, twin, result, started_at, profiles)
         return Side.make(f"{cell.policy.label} simulated", result, summary.summary)
 
     def _write(
@@ -96,15 +99,15 @@ class Twins:
         scenario: Scenario,
         result: RunResult,
         started_at: datetime,
+        profiles: Sequence[AnyProfile],
         attached: tuple[Path, ...] = (),
     ) -> MeasuredRun:
         slo = scenario.slo.bounds()
         run = MeasuredRun(summarise(result, slo, scenario.warmup_s), observe(result, slo, scenario.warmup_s))
-        uses_profiles = world == _SIMULATED or self._emulated
         manifest = make_manifest(
             result,
             command=["simroute", "sim" if world == _SIMULATED else "live", "--scenario", "config.yaml"],
-            profiles=self._digests() if uses_profiles else {},
+            profiles=_digests(profiles),
             started_at=started_at,
             finished_at=datetime.now(UTC),
         )
@@ -113,16 +116,17 @@ class Twins:
         write_run(folder, result, run, config=config, manifest=manifest, attached=attached, name=world, with_page=False)
         return run
 
-    def _digests(self) -> dict[str, str]:
-        return {profile.name: profile_digest(profile) for profile in self._profiles}
-
     def _has_other_profiles(self, stored: StoredRun) -> bool:
-        return self._emulated and stored.manifest["profiles"] != self._digests()
+        return self._emulated and stored.manifest["profiles"] != _digests(self._profiles)
 
     def _identity(self, config: str) -> dict[str, Any]:
         """What decides a live run: of real servers the profile says nothing."""
         document = YAML(typ="safe", pure=True).load(config)
         return {key: value for key, value in document.items() if self._emulated or key != "servers"}
+
+
+def _digests(profiles: Sequence[AnyProfile]) -> dict[str, str]:
+    return {profile.name: profile_digest(profile) for profile in profiles}
 
 
 def _config(scenario: Scenario, cell: Cell) -> str:

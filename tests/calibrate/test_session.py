@@ -114,6 +114,22 @@ def test_the_plan_stays_within_the_servers_limits() -> None:
     assert not [point for point in tiny.points if isinstance(point, RidePoint)]
 
 
+def test_what_a_fit_needs_comes_first_and_no_kind_is_measured_all_at_once_after_it() -> None:
+    from calibrate.plan import DecodePoint, PrefillPoint, ReportPoint, RidePoint
+
+    points = make_plan(facts()).points
+    needed = next(index for index, point in enumerate(points) if isinstance(point, ReportPoint))
+    assert not any(isinstance(point, RidePoint) for point in points[:needed])
+    decodes = [point for point in points[:needed] if isinstance(point, DecodePoint)]
+    assert {point.batch for point in decodes} == {1, 2, 3, 4, 8, 16}
+    assert len(decodes) > 6
+
+    rest = points[needed + 1 :]
+    third = len(rest) // 3
+    for part in (rest[:third], rest[third : 2 * third], rest[2 * third :]):
+        assert {type(point) for point in part} == {PrefillPoint, DecodePoint, RidePoint}
+
+
 def test_a_tiny_pool_is_filled_with_shorter_prompts() -> None:
     from calibrate.plan import DECODE_TOKENS, DecodePoint, RidePoint
 

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from support.upstreams import emulated
@@ -16,6 +17,7 @@ from live.replay.run import LiveOptions
 from live.validation.command import End, ValidateCommand, carry_out
 from live.validation.grid import Load
 from simcore.errors import UserError
+from simcore.profile import ServiceProfile
 from simcore.run_folder import load_run
 from simroute import main as simroute
 
@@ -54,6 +56,7 @@ def validate(folder: Path, **changes: Any) -> End:
         "options": LiveOptions(speed=SPEED),
         "gates": (),
         "rerun_invalid": False,
+        "cell_profiles": None,
         "out": folder / "grid",
         "as_json": True,
         "quiet": True,
@@ -140,6 +143,36 @@ def test_another_scenario_is_not_mixed_in_but_another_profile_may_be(tmp_path: P
     assert set(simulated.result.servers["profile"]) == {"llama-3.1-8b-l40s"}
     (group,) = finding(tmp_path)["groups"]
     assert group["errors"]["mean_e2e_s"]["error"]["value"] > 1
+
+
+def test_a_cell_is_simulated_with_the_profile_of_its_name(tmp_path: Path) -> None:
+    both = {"policies": (("random", {}),), "loads": (Load("rate", 20), Load("rate", 60))}
+    validate(tmp_path, **both)
+    profiles = tmp_path / "profiles"
+    profiles.mkdir()
+    for rate, name in ((20, "llama-3.1-8b-h100"), (60, "llama-3.1-8b-l40s")):
+        text = ServiceProfile.load(name, tmp_path).to_json()
+        (profiles / f"random-{rate}rps-r0.json").write_text(text)
+    before = load_run(tmp_path / "grid/cells/random-20rps-r0/sim").result.requests
+    validate(tmp_path, **both, cell_profiles=profiles)
+
+    as_before, slower = finding(tmp_path)["groups"]
+    pd.testing.assert_frame_equal(load_run(tmp_path / "grid/cells/random-20rps-r0/sim").result.requests, before)
+    assert as_before["errors"]["mean_e2e_s"]["error"]["value"] < 1
+    assert slower["errors"]["mean_e2e_s"]["error"]["value"] > 1
+    manifest = load_run(tmp_path / "grid/cells/random-60rps-r0/sim").manifest
+    assert set(manifest["profiles"]) == {"llama-3.1-8b-l40s"}
+
+
+def test_a_cell_without_a_profile_of_its_own_is_an_error_before_it_runs(tmp_path: Path) -> None:
+    one = {"policies": (("random", {}),), "loads": (Load("rate", 60),), "cell_profiles": tmp_path}
+    with pytest.raises(UserError, match=r"random-60rps-r0\.json is missing, the profile of random, 60 req/s, repeat 1"):
+        validate(tmp_path, **one)
+    kinds = "servers: [{profile: llama-3.1-8b-h100, count: 1}, {profile: llama-3.1-8b-l40s, count: 1}]"
+    text = SCENARIO.replace("servers: [{profile: llama-3.1-8b-h100, count: 2}]", kinds)
+    with pytest.raises(UserError, match="has several kinds of servers, and a cell one profile"):
+        validate(tmp_path, **one, scenario=scenario(tmp_path, text))
+    assert not (tmp_path / "grid/cells").exists()
 
 
 def test_an_invalid_run_is_said_to_be_and_run_again_when_asked(
@@ -239,6 +272,7 @@ def test_a_closed_loop_on_one_server_and_static_batches_as_a_policy(tmp_path: Pa
         (["--emulate", "2", "--servers", "http://a"], "give exactly one of"),
         (["--emulate", "2", "--rates", "3", "--concurrency", "4"], "exclude each other"),
         (["--servers", "http://a", "--speed", "2"], "--speed is for emulators"),
+        (["--emulate", "2", "--cell-profiles", "."], "--cell-profiles is for real servers"),
         (["--emulate", "2", "--concurrency", "1.5"], "whole numbers"),
         (["--emulate", "2", "--rates", "3,-1"], "must be more than 0"),
         (["--emulate", "2", "--rates", "x"], "give numbers as"),

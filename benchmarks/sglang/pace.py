@@ -1,0 +1,122 @@
+"""How fast the machine itself is, from second to second, and a profile as it is at another pace.
+
+On a machine with other tenants the same work takes a quarter longer in one minute than in the next, and what servers
+on it compute too. No profile can foretell that. So a small piece of work is timed beside calibrations and live runs
+alike, and each live run is simulated with step times as they are at the pace that the machine had.
+"""
+
+import csv
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pandas as pd
+
+from simcore.profile import ServiceProfile
+
+_INTERVAL_S = 0.2
+_WORK_BYTES = 4_000_000
+"""A pass over memory, as a decode step makes over the weights; 1 ms, so that it takes half a percent of a core."""
+_COLUMNS = ("at", "core", "work_s", "beside")
+
+
+class PaceMeter(AbstractContextManager["PaceMeter"]):
+    """Times the work on each core in turn while the block runs; ``file`` has what was measured, since an earlier block
+    with ``resume``.
+
+    It is the time on the core that counts, without what others had of it.
+    """
+
+    def __init__(self, file: Path, *, resume: bool = False) -> None:
+        self._file = file
+        self._resume = resume
+        self._beside = ""
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._measure, daemon=True)
+
+    def __enter__(self) -> "PaceMeter":
+        if not (self._resume and self._file.exists()):
+            self._file.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @contextmanager
+    def beside(self, name: str) -> Iterator[None]:
+        """What is measured while the block runs is found by ``name``."""
+        self._beside = name
+        try:
+            yield
+        finally:
+            self._beside = ""
+
+    def _measure(self) -> None:
+        memory = np.zeros(_WORK_BYTES, np.int8)
+        cores = sorted(os.sched_getaffinity(0))
+        with self._file.open("a", encoding="utf-8", newline="", buffering=1) as lines:
+            rows = csv.writer(lines)
+            while True:
+                for core in cores:
+                    if self._ended.wait(_INTERVAL_S):
+                        return
+                    # Of this thread alone.
+                    os.sched_setaffinity(0, {core})
+                    began = time.thread_time()
+                    memory.sum()
+                    rows.writerow((round(time.time(), 3), core, round(time.thread_time() - began, 7), self._beside))
+
+    def work_s_beside(self, name: str) -> float:
+        """Seconds that the work took in the blocks of ``name``. Raises ValueError where nothing was measured."""
+        rows = self._read()
+        return _typical_s(rows[rows["beside"] == name], name)
+
+    def work_s_between(self, start: float, end: float) -> float:
+        """Seconds that the work took then (Unix time). Raises ValueError where nothing was measured."""
+        rows = self._read()
+        return _typical_s(rows[rows["at"].between(start, end)], f"{start} to {end}")
+
+    def _read(self) -> pd.DataFrame:
+        return pd.read_csv(self._file, keep_default_na=False)
+
+
+def _typical_s(rows: pd.DataFrame, what: str) -> float:
+    """The mean over the cores of their medians: any of them may have a neighbour."""
+    if rows.empty:
+        raise ValueError(f"no pace was measured: {what}")
+    return float(rows.groupby("core")["work_s"].median().mean())
+
+
+def at_pace(profile: ServiceProfile, factor: float, sleep_s: float) -> ServiceProfile:
+    """The profile where all but ``sleep_s`` of each step, which servers sleep, takes ``factor`` times as long."""
+    decode, prefill, requests = profile.steps.decode, profile.steps.prefill, profile.requests
+
+    def awake(base_s: float) -> float:
+        return sleep_s + factor * (base_s - sleep_s)
+
+    def scaled(part: object, names: tuple[str, ...]) -> dict[str, float]:
+        return {name: factor * getattr(part, name) for name in names}
+
+    per_token = ("below_knee_s", "per_token_s", "per_attended_s", "per_cached_s", "per_cached_pair_s")
+    steps = profile.steps.model_copy(
+        update={
+            "decode": decode.model_copy(
+                update={
+                    "base_s": tuple(awake(base_s) for base_s in decode.base_s),
+                    "context_s": tuple(factor * context_s for context_s in decode.context_s),
+                }
+            ),
+            "prefill": prefill.model_copy(update={"base_s": awake(prefill.base_s), **scaled(prefill, per_token)}),
+        }
+    )
+    around = scaled(requests, ("ingress_s", "ingress_per_prompt_token_s", "egress_s"))
+    return profile.model_copy(update={"steps": steps, "requests": requests.model_copy(update=around)})
