@@ -9,7 +9,7 @@ small for what is admitted. Tables, plots and what did not hold go to FOLDER.
 
 Servers on two cores slow each other down, which the simulator does not know. So the profile for all four is measured
 while the other three serve a load, and the one for a single server while they are idle. And the machine drifts: the
-experiments run in rounds, each after 50 s more of calibration, and all are simulated with what was measured in
+experiments run in rounds, each after 45 s more of calibration, and all are simulated with what was measured in
 all of them. Its pace is measured beside all of it, and in the end each run is simulated once more, at the pace that
 the machine had meanwhile.
 """
@@ -65,10 +65,10 @@ def on_real_servers(sitting: Sitting, sglang: Path, meter: PaceMeter) -> None:
 
     def beside(further: bool = False) -> str:
         with busy(urls[1:], given.out / "beside"):
-            return calibrated("beside", "50s", further)
+            return calibrated("beside", "45s", further)
 
     def alone(further: bool = False) -> str:
-        return calibrated("alone", "40s", further)
+        return calibrated("alone", "35s", further)
 
     def small_pool(further: bool = False) -> str:
         return calibrated("small-pool", "40s", further)
