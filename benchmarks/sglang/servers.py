@@ -23,7 +23,6 @@ FLAGS = {
     "--max-total-tokens": "65536",
     "--max-running-requests": "16",
     "--load-snapshot-publish-interval": "1",
-    "--decode-log-interval": "1",
 }
 ENVIRONMENT = {
     "SGLANG_USE_CPU_ENGINE": "1",

@@ -43,6 +43,7 @@ def _section(experiment: Experiment, folder: Path) -> list[str]:
         f"`simroute validate --scenario {experiment.scenario} {options}`: "
         f"[report]({experiment.name}/report.html), [numbers]({experiment.name}/validation.json). {invalid}".rstrip(),
         "",
+        *_pace(experiment, folder / AS_CALIBRATED),
         *_bars(experiment, document, folder / AS_CALIBRATED),
         "",
         *_errors(document),
@@ -56,6 +57,16 @@ def _document(file: Path) -> dict[str, Any]:
     found = json.loads(file.read_text(encoding="utf-8"))
     assert isinstance(found, dict)
     return found
+
+
+def _pace(experiment: Experiment, as_calibrated: Path) -> list[str]:
+    if not as_calibrated.exists():
+        return []
+    return [
+        f"Each run is simulated at the [pace]({experiment.name}/pace.json) that the machine had meanwhile (1: as "
+        "while it was calibrated); the last two columns are of simulations with one profile for all runs.",
+        "",
+    ]
 
 
 def _bars(experiment: Experiment, document: dict[str, Any], as_calibrated: Path) -> list[str]:

@@ -4,18 +4,20 @@ __all__ = ["GrowingMeans", "GrowingRate"]
 
 
 class GrowingMeans:
-    """Of one latency: the mean over what ended since the last look; what it was before where nothing did."""
+    """Of one latency: the mean over what ended since the last look; what it was before where nothing did.
+
+    None at first: what ended before the router looked was under another's load, and no simulated server has a past.
+    """
 
     def __init__(self) -> None:
-        self._total = 0.0
-        self._count = 0.0
+        self._last: tuple[float, float] | None = None
         self._mean: float | None = None
 
     def look(self, total: float, count: float) -> float | None:
         """``total`` seconds over ``count`` observations since the server's start."""
-        if count > self._count:
-            self._mean = (total - self._total) / (count - self._count)
-        self._total, self._count = total, count
+        if self._last is not None and count > self._last[1]:
+            self._mean = (total - self._last[0]) / (count - self._last[1])
+        self._last = (total, count)
         return self._mean
 
 

@@ -123,10 +123,13 @@ def test_the_report_says_what_was_found_as_calibrated_beside_what_was_found_at_p
     (folder / "validation.json").write_text(json.dumps(document(0.02)))
     write_report(tmp_path, [experiment], script="x.py", emulated=False)
     row = "| mean E2E within 8% | 2.0% | random, its own load | held |"
-    assert f"{row}\n" in (tmp_path / "README.md").read_text()
+    page = (tmp_path / "README.md").read_text()
+    assert f"{row}\n" in page
+    assert "pace" not in page
 
     (folder / AS_CALIBRATED).write_text(json.dumps(document(0.09)))
     write_report(tmp_path, [experiment], script="x.py", emulated=False)
     page = (tmp_path / "README.md").read_text()
+    assert "simulated at the [pace](retraction/pace.json) that the machine had meanwhile" in page
     assert "| wanted | worst | where | | with one profile for all runs | |\n|---|---|---|---|---|---|\n" in page
     assert f"{row} 9.0%, random, its own load | **not held** |\n" in page

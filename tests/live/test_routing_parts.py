@@ -186,5 +186,7 @@ def test_a_breaker_opens_tries_one_and_closes() -> None:
 
 def test_means_are_of_what_is_new() -> None:
     means, rate = GrowingMeans(), GrowingRate()
-    assert [means.look(0, 0), means.look(4, 2), means.look(4, 2), means.look(10, 3)] == [None, 2, 2, 6]
+    assert [means.look(8, 7), means.look(12, 9), means.look(12, 9), means.look(18, 10)] == [None, 2, 2, 6]
+    # A server that began anew counts from nothing.
+    assert [means.look(3, 2), means.look(8, 3)] == [6, 5]
     assert [rate.look(1, 100), rate.look(3, 150), rate.look(4, 10)] == [0, 25, 0]
