@@ -129,7 +129,7 @@ def make_plan(facts: ServerFacts) -> Plan:
     longer = sorted((point for point in decodes if point not in shorts), key=lambda point: point.work_tokens)
     # A slope needs a second context; with those, a short budget is not for nothing.
     second, rest = longer[: len(shorts)], longer[len(shorts) :]
-    needed = (*plain, *shorts, *second, ReportPoint())
+    needed: list[Point] = [*plain, *shorts, *second, ReportPoint()]
     return Plan((*needed, *_spread(_rides(facts, longest_step), cached, rest)))
 
 
