@@ -168,10 +168,12 @@ def test_a_cell_without_a_profile_of_its_own_is_an_error_before_it_runs(tmp_path
     one = {"policies": (("random", {}),), "loads": (Load("rate", 60),), "cell_profiles": tmp_path}
     with pytest.raises(UserError, match=r"random-60rps-r0\.json is missing, the profile of random, 60 req/s, repeat 1"):
         validate(tmp_path, **one)
+    other = tmp_path / "other"
+    other.mkdir()
     kinds = "servers: [{profile: llama-3.1-8b-h100, count: 1}, {profile: llama-3.1-8b-l40s, count: 1}]"
     text = SCENARIO.replace("servers: [{profile: llama-3.1-8b-h100, count: 2}]", kinds)
     with pytest.raises(UserError, match="has several kinds of servers, and a cell one profile"):
-        validate(tmp_path, **one, scenario=scenario(tmp_path, text))
+        validate(tmp_path, **one, scenario=scenario(other, text))
     assert not (tmp_path / "grid/cells").exists()
 
 
@@ -246,6 +248,7 @@ def test_a_closed_loop_on_one_server_and_static_batches_as_a_policy(tmp_path: Pa
                 options=LiveOptions(speed=SPEED),
                 gates=(),
                 rerun_invalid=False,
+                cell_profiles=None,
                 out=tmp_path / "grid",
                 as_json=True,
                 quiet=True,
