@@ -17,6 +17,8 @@ from types import TracebackType
 import numpy as np
 import pandas as pd
 
+from calibrate.drift import scaled_profile
+from calibrate.work_done import TERMS
 from simcore.profile import ServiceProfile
 
 _INTERVAL_S = 0.2
@@ -98,25 +100,12 @@ def _typical_s(rows: pd.DataFrame, what: str) -> float:
 
 def at_pace(profile: ServiceProfile, factor: float, sleep_s: float) -> ServiceProfile:
     """The profile where all but ``sleep_s`` of each step, which servers sleep, takes ``factor`` times as long."""
-    decode, prefill, requests = profile.steps.decode, profile.steps.prefill, profile.requests
-
-    def awake(base_s: float) -> float:
-        return sleep_s + factor * (base_s - sleep_s)
-
-    def scaled(part: object, names: tuple[str, ...]) -> dict[str, float]:
-        return {name: factor * getattr(part, name) for name in names}
-
-    per_token = ("below_knee_s", "per_token_s", "per_attended_s", "per_cached_s", "per_cached_pair_s")
-    steps = profile.steps.model_copy(
+    paced = scaled_profile(profile, [factor] * len(TERMS))
+    decode, prefill, still_s = paced.steps.decode, paced.steps.prefill, (1 - factor) * sleep_s
+    steps = paced.steps.model_copy(
         update={
-            "decode": decode.model_copy(
-                update={
-                    "base_s": tuple(awake(base_s) for base_s in decode.base_s),
-                    "context_s": tuple(factor * context_s for context_s in decode.context_s),
-                }
-            ),
-            "prefill": prefill.model_copy(update={"base_s": awake(prefill.base_s), **scaled(prefill, per_token)}),
+            "decode": decode.model_copy(update={"base_s": tuple(base_s + still_s for base_s in decode.base_s)}),
+            "prefill": prefill.model_copy(update={"base_s": prefill.base_s + still_s}),
         }
     )
-    around = scaled(requests, ("ingress_s", "ingress_per_prompt_token_s", "egress_s"))
-    return profile.model_copy(update={"steps": steps, "requests": requests.model_copy(update=around)})
+    return paced.model_copy(update={"steps": steps})
