@@ -6,6 +6,7 @@ Huber weights, so that a few odd samples do not bend the rest. No randomness: eq
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +15,14 @@ from scipy.optimize import nnls
 from simcore.profile_parts import DecodeSteps, PrefillSteps, Residual
 
 __all__ = [
+    "DecodeForm",
     "DecodeSamples",
     "PrefillSamples",
+    "decode_form",
     "decode_step_s",
     "fit_decode",
     "fit_non_negative",
     "fit_prefill",
-    "one_slope_foretells",
     "prefill_step_s",
     "residual",
 ]
@@ -59,11 +61,21 @@ class PrefillSamples:
     cached_tokens: Floats | None = None
 
 
-def fit_decode(samples: DecodeSamples, *, rising: bool = True, one_slope: bool = False) -> DecodeSteps:
+class DecodeForm(Enum):
+    """What the batches of a decode table share."""
+
+    NOTHING = auto()
+    SLOPE = auto()
+    """The slope in total context."""
+    LINE = auto()
+    """The slope, and a line over the batch that their bases are on."""
+
+
+def fit_decode(samples: DecodeSamples, *, rising: bool = True, form: DecodeForm = DecodeForm.NOTHING) -> DecodeSteps:
     """One base per batch that was sampled, and one slope in total context per batch that was sampled at two contexts;
     a batch with one context has the slope of the next smaller that has its own. ``rising``: bases do not fall as the
     batch grows, which holds where batches are padded and takes noise out; a real server may like four rows better than
-    three. ``one_slope``: all batches have the same.
+    three.
 
     Raises ValueError where no batch was sampled at two contexts: no slope can be told from a base then.
     """
@@ -71,17 +83,24 @@ def fit_decode(samples: DecodeSamples, *, rising: bool = True, one_slope: bool =
     several = _at_several_contexts(samples)
     if not any(several):
         raise ValueError("no decode batch was sampled at two contexts, and a slope cannot be told from one")
-    slope_of = np.zeros_like(several, dtype=np.intp) if one_slope else np.maximum(np.cumsum(several) - 1, 0)
+    slope_of = np.maximum(np.cumsum(several) - 1, 0) if form is DecodeForm.NOTHING else np.zeros(len(batches), np.intp)
     own = (samples.batch[:, None] == batches).astype(np.float64)
-    bases = (samples.batch[:, None] >= batches).astype(np.float64) if rising else own
+    parts = _parts_of_bases(batches, rising, form)
     context = own @ np.eye(slope_of[-1] + 1)[slope_of] * (samples.batch * samples.context_tokens)[:, None]
-    found = fit_non_negative(np.hstack([bases, context]), samples.step_s)
-    base_s = np.cumsum(found[: len(batches)]) if rising else found[: len(batches)]
+    found = fit_non_negative(np.hstack([own @ parts, context]), samples.step_s)
+    parts_s, slopes_s = np.split(found, [parts.shape[1]])
     return DecodeSteps(
         batches=tuple(int(batch) for batch in batches),
-        base_s=_rounded(base_s),
-        context_s=_rounded(found[len(batches) :][slope_of]),
+        base_s=_rounded(parts @ parts_s),
+        context_s=_rounded(slopes_s[slope_of]),
     )
+
+
+def _parts_of_bases(batches: Floats, rising: bool, form: DecodeForm) -> Floats:
+    """What non-negative coefficients each batch's base (rows) is the sum of."""
+    if form is DecodeForm.LINE:
+        return np.column_stack([np.ones_like(batches), batches])
+    return np.tri(len(batches)) if rising else np.eye(len(batches))
 
 
 def _at_several_contexts(samples: DecodeSamples) -> npt.NDArray[np.bool_]:
@@ -90,24 +109,24 @@ def _at_several_contexts(samples: DecodeSamples) -> npt.NDArray[np.bool_]:
     return np.array([len(np.unique(found)) > 1 for found in contexts])
 
 
-def one_slope_foretells(samples: DecodeSamples) -> bool:
-    """Whether one slope for all batches foretells samples that are left out better than one per batch does (by
-    cross-validation): a batch's own slope often rests on one visit of its longest context."""
+def decode_form(samples: DecodeSamples) -> DecodeForm:
+    """The form that foretells samples that are left out best (by cross-validation): the more batches share, the less
+    is left to noise, as a batch's own slope often rests on one visit of its longest context."""
     if _at_several_contexts(samples).sum() < 2:
-        return False
+        return DecodeForm.NOTHING
     fold = np.arange(len(samples.batch)) % _FOLDS
     folds = [fold == index for index in np.unique(fold)]
     left_out = [which for which in folds if _at_several_contexts(_chosen(samples, ~which)).any()]
-    own, shared = (
-        float(np.concatenate([_foretold(samples, which, one_slope) for which in left_out]).mean())
-        for one_slope in (False, True)
-    )
-    return shared < own
+
+    def error(form: DecodeForm) -> float:
+        return float(np.concatenate([_foretold(samples, which, form) for which in left_out]).mean())
+
+    return min(DecodeForm, key=error)
 
 
-def _foretold(samples: DecodeSamples, left_out: npt.NDArray[np.bool_], one_slope: bool) -> Floats:
+def _foretold(samples: DecodeSamples, left_out: npt.NDArray[np.bool_], form: DecodeForm) -> Floats:
     """Relative errors on what is left out of the fit to the rest."""
-    fit = fit_decode(_chosen(samples, ~left_out), rising=False, one_slope=one_slope)
+    fit = fit_decode(_chosen(samples, ~left_out), rising=False, form=form)
     rest = _chosen(samples, left_out)
     return np.abs(decode_step_s(fit, rest) / rest.step_s - 1.0)
 

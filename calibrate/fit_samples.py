@@ -26,13 +26,14 @@ from simcore.profile_parts import (
 )
 
 from .fit import (
+    DecodeForm,
     DecodeSamples,
     PrefillSamples,
+    decode_form,
     decode_step_s,
     fit_decode,
     fit_non_negative,
     fit_prefill,
-    one_slope_foretells,
     prefill_step_s,
     residual,
 )
@@ -98,16 +99,17 @@ def fit_all(split: Split, *, mixed_chunk: bool) -> Fitted:
     """Fit, score and judge. Raises UserError where there are too few samples for a fit."""
     _check_enough(split)
     rng = np.random.default_rng(_SEED)
-    decode, prefill, mixed, scheduling_s = _fit_steps(split, mixed_chunk)
+    form = decode_form(_decode_arrays(split.decode))
+    decode, prefill, mixed, scheduling_s = _fit_steps(split, form, mixed_chunk)
     training, rest = _hold_back(split, rng)
-    blind = _fit_steps(training, mixed_chunk)
+    blind = _fit_steps(training, decode_form(_decode_arrays(training.decode)), mixed_chunk)
     steps = StepCoefficients(decode=decode, prefill=prefill, mixed=mixed, floor_s=0.0, overhead_s=0.0, noise_cv=0.0)
     return Fitted(
         steps=steps,
         requests=_requests(split.prefill, scheduling_s),
         residuals=_score(split, decode, prefill, mixed, scheduling_s, mixed_chunk),
         held_back=_score(rest, *blind, mixed_chunk),
-        confidence=_confidence(split, decode, prefill, rng),
+        confidence=_confidence(split, form, prefill, rng),
         prefill_scheduling_s=scheduling_s,
     )
 
@@ -125,16 +127,15 @@ def _check_enough(split: Split) -> None:
         )
 
 
-def _fit_steps(split: Split, mixed_chunk: bool) -> tuple[DecodeSteps, PrefillSteps, MixedSteps, float]:
-    decodes = _decode_arrays(split.decode)
-    decode = fit_decode(decodes, rising=False, one_slope=one_slope_foretells(decodes))
+def _fit_steps(
+    split: Split, form: DecodeForm, mixed_chunk: bool
+) -> tuple[DecodeSteps, PrefillSteps, MixedSteps, float]:
+    decode = fit_decode(_decode_arrays(split.decode), rising=False, form=form)
     plain = fit_prefill(_prefill_arrays(split.prefill))
     if mixed_chunk:
         return decode, plain, MixedSteps(decode_context_ratio=_context_ratio(split.ride, decode, plain)), 0.0
-    # A prefill that comes while others decode costs them more than its step: the scheduler's work around it.
-    # Beside other work on the machine that is what the work costs, and nothing can be said: then it is left at 0.
-    calm = [sample for sample in split.ride if sample.others_cores <= TOO_MUCH_CORES]
-    excess = [sample.extra_s - _alone_s(plain, sample) for sample in calm]
+    # A prefill that comes while others decode costs them more than its step: the work around it.
+    excess = [sample.extra_s - _alone_s(plain, sample) for sample in split.ride]
     scheduling_s = max(float(f"{np.median(excess):.4g}"), 0.0) if excess else 0.0
     whole = plain.model_copy(update={"base_s": plain.base_s + scheduling_s})
     return decode, whole, MixedSteps(decode_context_ratio=1.0), scheduling_s
@@ -242,14 +243,13 @@ def _requests(samples: Sequence[PrefillSample], scheduling_s: float) -> RequestO
     )
 
 
-def _confidence(split: Split, decode: DecodeSteps, prefill: PrefillSteps, rng: np.random.Generator) -> Confidence:
-    """Of fits of the same form: with the knee of ``prefill``, and one slope where ``decode`` has one."""
-    one_slope = len(set(decode.context_s)) == 1
+def _confidence(split: Split, form: DecodeForm, prefill: PrefillSteps, rng: np.random.Generator) -> Confidence:
+    """Of fits of the same form, with the knee of ``prefill``."""
     decodes, prefills = _decode_arrays(split.decode), _prefill_arrays(split.prefill)
     decode_draws, prefill_draws = [], []
     for _ in range(_BOOTSTRAPS):
         drawn = _resample(split, rng)
-        decode_fit = fit_decode(_decode_arrays(drawn.decode), rising=False, one_slope=one_slope)
+        decode_fit = fit_decode(_decode_arrays(drawn.decode), rising=False, form=form)
         decode_draws.append(decode_step_s(decode_fit, decodes))
         prefill_fit = fit_prefill(_prefill_arrays(drawn.prefill), knees=[int(prefill.knee_tokens)])
         prefill_draws.append(prefill_step_s(prefill_fit, prefills))

@@ -14,10 +14,12 @@ from .neighbours import Neighbours
 from .plan import DECODE_TOKENS, DecodePoint, Point, PrefillPoint, ReportPoint, RidePoint
 from .readings import (
     FEWEST_STEPS,
+    Rider,
     full_batch_arrivals,
     mean_prefill,
     mean_step_s,
     prefill_sample,
+    ride_sample,
     server_prefill_s,
     server_step_s,
 )
@@ -27,8 +29,9 @@ __all__ = ["Prober"]
 
 _TOKEN_IDS = (10, 30_000)  # of nearly every vocabulary, without its special tokens
 _SETTLE_S = 0.02
-_RIDE_WINDOW = 3
-_RIDE_AFTER = 8  # tokens of each decoding request, when the prompt is sent
+_RIDERS = 4  # at most, for one sample
+_RIDE_AFTER = 6  # tokens of each decoding request the first prompt is sent
+_RIDE_BEFORE = DECODE_TOKENS - 4  # tokens of any of them the last is sent
 _PREFILL_SHOTS = 3  # at most, for one sample
 _PREFILL_SHOTS_S = 0.5
 _REPORTS = 50  # readings kept of one visit
@@ -158,44 +161,39 @@ class Prober:
     async def _ride(self, point: RidePoint) -> RideSample:
         await self._empty_cache()
         await self.idle_load()
-        all_decode = asyncio.Event()
-        waited_for = point.batch
+        answers, riders = await self._with_riders(point)
+        sample = ride_sample(point, answers, riders, self._neighbours.others_cores())
+        if sample is None:
+            raise ServerMisbehavedError(f"{self._client.url}: no prompt came while {point.batch} requests decoded")
+        return sample
+
+    async def _with_riders(self, point: RidePoint) -> tuple[list[Answer], list[Rider]]:
+        """The answers of requests that decode together, and of the prompts that came meanwhile, one after another."""
+        begun = asyncio.Event()
+        waited_for, most_tokens = point.batch, 0
 
         def heard(tokens: int) -> None:
-            nonlocal waited_for
+            nonlocal waited_for, most_tokens
+            most_tokens = max(most_tokens, tokens)
             waited_for -= tokens == _RIDE_AFTER
             if waited_for == 0:
-                all_decode.set()
+                begun.set()
 
         decoding = asyncio.ensure_future(self._together(point.batch, point.prompt_tokens, heard))
-        prompt = self._prompt(self._rng.randint(point.fewest_tokens, point.new_tokens))
+        waiting = asyncio.ensure_future(begun.wait())
+        riders: list[Rider] = []
         try:
-            await asyncio.wait(
-                [decoding, begun := asyncio.ensure_future(all_decode.wait())], return_when="FIRST_COMPLETED"
-            )
-            begun.cancel()
-            rider = await self._client.generate(prompt, 1)
-            answers = await decoding
+            await asyncio.wait([decoding, waiting], return_when="FIRST_COMPLETED")
+            while not riders or (len(riders) < _RIDERS and most_tokens < _RIDE_BEFORE):
+                prompt = self._prompt(self._rng.randint(point.fewest_tokens, point.new_tokens))
+                answer = await self._client.generate(prompt, 1)
+                riders.append(Rider(len(prompt), answer))
+                # Random, so that prompts come at any moment of a step, as they do in use.
+                await asyncio.sleep(self._rng.uniform(1, 2) * answer.ttft_s)
+            return await decoding, riders
         finally:
+            waiting.cancel()
             decoding.cancel()
-        arrivals = full_batch_arrivals(answers)
-        gaps = np.diff(arrivals)
-        hit = int(np.searchsorted(arrivals, rider.token_at[0])) - 1
-        window = slice(max(hit - _RIDE_WINDOW, 0), hit + _RIDE_WINDOW)
-        if len(gaps) < FEWEST_STEPS or len(gaps[window]) < 2 * _RIDE_WINDOW:
-            raise ServerMisbehavedError(
-                f"{self._client.url}: a prompt did not come while {point.batch} requests decoded"
-            )
-        step_s = mean_step_s(np.concatenate([gaps[: window.start], gaps[window.stop :]]))
-        return RideSample(
-            batch=point.batch,
-            context_tokens=point.prompt_tokens + DECODE_TOKENS / 2 + 1,
-            new_tokens=len(prompt),
-            extra_s=float(gaps[window].sum() - len(gaps[window]) * step_s),
-            decode_step_s=step_s,
-            others_cores=self._neighbours.others_cores(),
-            point=point.name,
-        )
 
     async def _report(self, point: ReportPoint) -> list[ReportSample]:
         decoding = asyncio.ensure_future(self._client.generate(self._prompt(point.work_tokens), point.steps))

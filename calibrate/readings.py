@@ -1,21 +1,23 @@
 """What answers and load reports say of a step's time."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from .client import Answer
-from .plan import PrefillPoint
-from .samples import PrefillSample
+from .plan import DECODE_TOKENS, PrefillPoint, RidePoint
+from .samples import PrefillSample, RideSample
 
 __all__ = [
     "FEWEST_STEPS",
+    "Rider",
     "full_batch_arrivals",
     "mean_prefill",
     "mean_step_s",
     "prefill_sample",
+    "ride_sample",
     "server_prefill_s",
     "server_step_s",
 ]
@@ -24,7 +26,16 @@ Floats = npt.NDArray[np.float64]
 
 FEWEST_STEPS: Final = 16
 """Fewer tell nothing of a mean."""
+_FEWEST_BETWEEN = 8  # steps without a rider
 _STALL = 3.0  # a step so many times the median is no step of the server's
+
+
+@dataclass(frozen=True, slots=True)
+class Rider:
+    """A prompt that came while others decoded, and its one token."""
+
+    new_tokens: int
+    answer: Answer
 
 
 def full_batch_arrivals(answers: list[Answer]) -> Floats:
@@ -107,5 +118,32 @@ def prefill_sample(
         ingress_s=rest_s - egress_s,
         egress_s=egress_s,
         others_cores=0.0,
+        point=point.name,
+    )
+
+
+def ride_sample(point: RidePoint, answers: list[Answer], riders: list[Rider], others_cores: float) -> RideSample | None:
+    """What the riders among the requests cost them, on average: the time that steps took while one was under way, over
+    that of as many others. So what the server does when a prompt arrives counts, and not its prefill step alone. None
+    where there was no rider among them all."""
+    arrivals = full_batch_arrivals(answers)
+    gaps = np.diff(arrivals)
+    beside = np.zeros(len(gaps), dtype=np.bool_)
+    lengths: list[int] = []
+    for rider in riders:
+        sent, came = np.searchsorted(arrivals, (rider.answer.sent_at, rider.answer.token_at[0])) - 1
+        if sent >= 0 and came < len(gaps):
+            beside[sent : came + 1] = True
+            lengths.append(rider.new_tokens)
+    if not lengths or len(gaps) - beside.sum() < _FEWEST_BETWEEN:
+        return None
+    step_s = mean_step_s(gaps[~beside])
+    return RideSample(
+        batch=point.batch,
+        context_tokens=point.prompt_tokens + DECODE_TOKENS / 2 + 1,
+        new_tokens=round(float(np.mean(lengths))),
+        extra_s=float(gaps[beside].sum() - beside.sum() * step_s) / len(lengths),
+        decode_step_s=step_s,
+        others_cores=others_cores,
         point=point.name,
     )

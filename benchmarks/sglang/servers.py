@@ -78,7 +78,7 @@ def warm_up(urls: Sequence[str], longest: int) -> None:
             # Random, so that none is found in the prefix cache.
             prompt = rng.choices(range(1000, 31_000), k=tokens)
             _post(f"{url}/generate", {"input_ids": prompt, "sampling_params": {"max_new_tokens": 1}})
-        _post(f"{url}/flush_cache", {})
+        _post(f"{url}/flush_cache?timeout=10", {})
 
     with ThreadPoolExecutor(len(urls)) as pool:
         list(pool.map(one, urls))

@@ -132,8 +132,8 @@ class Sitting:
 
 @contextmanager
 def busy(urls: list[str], out: Path) -> Iterator[None]:
-    """While the block runs, four clients a server send what the experiments send."""
-    clients = f"workload.arrivals={{kind: closed_loop, max_concurrency: {4 * len(urls)}}}"
+    """While the block runs, as many clients as the router lets through send what the experiments send."""
+    clients = f"workload.arrivals={{kind: closed_loop, max_concurrency: {6 * len(urls)}}}"
     changes = [clients, "workload.duration_s=null", "workload.requests=3000", f"servers.0.count={len(urls)}"]
     words = ["live", "--scenario", "validation-sglang-cpu", "--servers", ",".join(urls), "--policy", "least_request"]
     words += [word for change in changes for word in ("--set", change)]

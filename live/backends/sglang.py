@@ -17,6 +17,7 @@ __all__ = ["SGLangBackend"]
 _LOADS = frozenset({"running_requests", "queued_requests", "kv_tokens_used", "kv_tokens_capacity", "throughput_tps"})
 _METRICS = frozenset({"mean_ttft_s", "mean_tpot_s"})
 _BY_METRICS = _METRICS | {"throughput_tps"}
+_FLUSH_WITHIN_S = "2"
 _NAMES = frozenset(
     f"sglang:{name}"
     for name in (
@@ -121,9 +122,11 @@ class SGLangBackend(Backend):
             pass
 
     async def flush(self) -> None:
-        async with self.session.post(self.origin.url + "/flush_cache", headers=self.headers) as response:
+        url = f"{self.origin.url}/flush_cache"
+        # For a moment a server counts as busy what it has just finished, and would refuse.
+        async with self.session.post(url, headers=self.headers, params={"timeout": _FLUSH_WITHIN_S}) as response:
             if response.status != 200:
-                raise BackendError(f"{self.origin.url}/flush_cache: {response.status} {await response.text()}")
+                raise BackendError(f"{url}: {response.status} {await response.text()}")
 
     async def set_cap(self, limit: int) -> None:
         url, document = f"{self.origin.url}/set_internal_state", {"server_args": {"pp_max_micro_batch_size": limit}}

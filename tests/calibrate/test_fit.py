@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibrate.fit import (
+    DecodeForm,
     DecodeSamples,
     PrefillSamples,
+    decode_form,
     decode_step_s,
     fit_decode,
     fit_non_negative,
     fit_prefill,
-    one_slope_foretells,
     prefill_step_s,
     residual,
 )
@@ -79,6 +80,9 @@ def test_one_context_does_not_make_a_slope() -> None:
         fit_decode(DecodeSamples(np.array([4.0, 4.0]), np.array([9.0, 9.0]), np.array([1.0, 1.1])))
 
 
+ONE_SLOPE_S = (4e-8, 4e-8, 4e-8)
+
+
 def once_at_the_longest(slopes_s: tuple[float, ...], noise: float, seed: int) -> DecodeSamples:
     """Bases of DECODE and these slopes: two visits a point, and one of each batch's longest context."""
     truth = DecodeSteps(batches=DECODE.batches, base_s=DECODE.base_s, context_s=slopes_s)
@@ -91,25 +95,47 @@ def once_at_the_longest(slopes_s: tuple[float, ...], noise: float, seed: int) ->
 
 @pytest.mark.parametrize("seed", range(5))
 def test_one_slope_is_told_from_noise(seed: int) -> None:
-    samples = once_at_the_longest((4e-8, 4e-8, 4e-8), 0.05, seed)
-    assert one_slope_foretells(samples)
-    found = fit_decode(samples, rising=False, one_slope=True)
+    samples = once_at_the_longest(ONE_SLOPE_S, 0.05, seed)
+    assert decode_form(samples) is not DecodeForm.NOTHING
+    found = fit_decode(samples, rising=False, form=DecodeForm.SLOPE)
     assert len(set(found.context_s)) == 1
     worst = max(abs(slope / 4e-8 - 1) for slope in fit_decode(samples, rising=False).context_s)
     assert abs(found.context_s[0] / 4e-8 - 1) < worst
 
 
+def of_small_batches(bases_s: tuple[float, ...], noise: float, seed: int) -> DecodeSamples:
+    """Three visits a point, of one to four requests."""
+    truth = DecodeSteps(batches=(1, 2, 3, 4), base_s=bases_s, context_s=(1e-6,) * 4)
+    batch, context = (grid.ravel() for grid in np.meshgrid([1.0, 2.0, 3.0, 4.0] * 3, [80.0, 200.0, 530.0]))
+    exact = decode_step_s(truth, DecodeSamples(batch, context, np.ones_like(batch)))
+    return DecodeSamples(batch, context, exact * (1 + noise * np.random.default_rng(seed).standard_normal(len(batch))))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_line_is_told_from_noise(seed: int) -> None:
+    samples = of_small_batches((0.0500, 0.0502, 0.0504, 0.0506), 0.02, seed)
+    assert decode_form(samples) is DecodeForm.LINE
+    found = fit_decode(samples, rising=False, form=DecodeForm.LINE)
+    assert np.ptp(np.diff(found.base_s)) == pytest.approx(0, abs=1e-6)
+    assert len(set(found.context_s)) == 1
+
+
+def test_bases_off_a_line_are_told_from_one() -> None:
+    samples = of_small_batches((0.0500, 0.0560, 0.0562, 0.0564), 0.02, 0)
+    assert decode_form(samples) is DecodeForm.SLOPE
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.005])
 def test_slopes_that_differ_are_told_from_one(noise: float) -> None:
     samples = once_at_the_longest((4e-7, 8e-8, 4e-8), noise, seed=0)
-    assert not one_slope_foretells(samples)
+    assert decode_form(samples) is DecodeForm.NOTHING
 
 
-def test_one_slope_is_no_choice_where_one_batch_has_several_contexts() -> None:
-    samples = once_at_the_longest((4e-8, 4e-8, 4e-8), 0.05, seed=0)
+def test_there_is_no_choice_where_one_batch_has_several_contexts() -> None:
+    samples = once_at_the_longest(ONE_SLOPE_S, 0.05, seed=0)
     kept = (samples.batch == 8) | (samples.context_tokens == 80)
     columns = (column[kept] for column in (samples.batch, samples.context_tokens, samples.step_s))
-    assert not one_slope_foretells(DecodeSamples(*columns))
+    assert decode_form(DecodeSamples(*columns)) is DecodeForm.NOTHING
 
 
 def test_folds_that_leave_no_slope_are_passed_over() -> None:
@@ -117,7 +143,7 @@ def test_folds_that_leave_no_slope_are_passed_over() -> None:
     batch = np.repeat([4.0, 8.0], 20)
     context = np.tile([64.0] * 19 + [512.0], 2)
     samples = DecodeSamples(batch, context, 0.01 + np.repeat([1e-5, 1e-6], 20) * batch * context)
-    assert not one_slope_foretells(samples)
+    assert decode_form(samples) is DecodeForm.NOTHING
 
 
 @settings(max_examples=5, deadline=None)

@@ -1,12 +1,13 @@
 """Samples with planted coefficients give them back; outliers, disturbances and mixed steps included."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from calibrate.fit_samples import Split, fit_all, split_samples
-from calibrate.samples import DecodeSample, PrefillSample, RideSample, Sample
+from calibrate.samples import DecodeSample, PrefillSample, ReportSample, RideSample, Sample
 from calibrate.verdict import judge
 from simcore.errors import UserError
 
@@ -63,6 +64,13 @@ def test_a_mixed_server_gives_the_cost_of_riding_along() -> None:
     fitted = fit_all(split_samples(samples(mixed=True)), mixed_chunk=True)
     assert fitted.steps.mixed.decode_context_ratio == pytest.approx(2.5, rel=0.25)
     assert fitted.prefill_scheduling_s == 0.0
+
+
+def test_what_a_prompt_costs_others_counts_beside_busy_neighbours_too() -> None:
+    """Servers that share a machine are calibrated as they are used: the others never rest."""
+    beside = [replace(sample, others_cores=0.8) for sample in samples() if not isinstance(sample, ReportSample)]
+    fitted = fit_all(split_samples(beside), mixed_chunk=False)
+    assert fitted.prefill_scheduling_s == pytest.approx(0.003, rel=0.2)
 
 
 def test_disturbed_samples_are_left_out_where_there_are_others() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from calibrate.client import Answer, SglangClient
+from calibrate.errors import ServerMisbehavedError
 from calibrate.neighbours import Neighbours
 from calibrate.plan import DECODE_TOKENS, DecodePoint, Point, PrefillPoint, RidePoint
 from calibrate.probes import Prober
@@ -20,12 +21,13 @@ STEPS = DECODE_TOKENS - 1
 
 class PlannedServer(SglangClient):
     """Answers of several tokens have ``gaps_s`` between them, and those of a single token come at ``single_at``, the
-    next one each time."""
+    next one each time, and took ``single_s``; None: sent at 0."""
 
-    def __init__(self, gaps_s: Sequence[float], *single_at: float) -> None:
+    def __init__(self, gaps_s: Sequence[float], *single_at: float, single_s: float | None = None) -> None:
         super().__init__("http://elsewhere:1")
         self._gaps_s = gaps_s
         self._single_at = cycle(single_at)
+        self._single_s = single_s
         self.prompts: list[int] = []
         """Tokens of those that were answered with one token."""
 
@@ -40,10 +42,12 @@ class PlannedServer(SglangClient):
     ) -> Answer:
         if max_new_tokens == 1:
             self.prompts.append(len(input_ids))
-            return Answer(0.0, 0.0, 0.0, (next(self._single_at),), (1,), {})
+            at = next(self._single_at)
+            return Answer(0.0 if self._single_s is None else at - self._single_s, 0.0, 0.0, (at,), (1,), {})
         for tokens in range(1, max_new_tokens + 1):
             if on_tokens is not None:
                 on_tokens(tokens)
+                await asyncio.sleep(0)
         token_at = tuple(accumulate(self._gaps_s, initial=1.0))
         return Answer(0.0, 0.0, 0.0, token_at, tuple(range(1, max_new_tokens + 1)), {})
 
@@ -65,12 +69,12 @@ def test_a_stall_is_no_step() -> None:
     assert sample.step_s == pytest.approx(STEP_S)
 
 
-def test_a_rides_extra_time_is_against_the_mean_of_the_steps_around_it() -> None:
-    # Every other step is slow, and so are three of the six around the prompt, one of which holds its prefill.
+def test_a_rides_extra_time_is_against_the_mean_of_the_other_steps() -> None:
+    # Every other step is slow, and so is the one that holds the prefill; the prompt arrives in the step before it.
     gaps_s = [STEP_S, SLOW_S] * (STEPS // 2)
     gaps_s[15] += PREFILL_S
-    rider_at = 1.0 + sum(gaps_s[:16])
-    sample = visit(PlannedServer(gaps_s, rider_at), RidePoint(2, 64, 32, 32))
+    rider_at = 1.0 + sum(gaps_s[:16]) - SLOW_S / 2
+    sample = visit(PlannedServer(gaps_s, rider_at, single_s=PREFILL_S + STEP_S), RidePoint(2, 64, 32, 32))
     assert isinstance(sample, RideSample)
     assert sample.decode_step_s == pytest.approx((STEP_S + SLOW_S) / 2)
     assert sample.extra_s == pytest.approx(PREFILL_S)
@@ -95,10 +99,18 @@ def test_a_prefill_is_the_mean_of_fast_and_slow_shots_without_stalls() -> None:
     assert stalled.step_s == stalled.ttft_s == pytest.approx(0.015)
 
 
-def test_a_ride_tells_of_its_own_prompts_length() -> None:
+def test_a_ride_is_of_four_prompts_of_several_lengths() -> None:
     gaps_s = [STEP_S] * STEPS
-    server = PlannedServer(gaps_s, 1.0 + sum(gaps_s[:16]))
+    server = PlannedServer(gaps_s, 1.0 + sum(gaps_s[:16]), single_s=0.0)
     sample = visit(server, RidePoint(2, 64, 800, fewest_tokens=700))
     assert isinstance(sample, RideSample)
-    assert [sample.new_tokens] == server.prompts
-    assert 700 <= sample.new_tokens < 800
+    assert len(server.prompts) == 4
+    assert len(set(server.prompts)) > 1
+    assert sample.new_tokens == round(sum(server.prompts) / 4)
+    assert all(700 <= tokens <= 800 for tokens in server.prompts)
+
+
+def test_a_ride_without_a_prompt_in_time_is_refused() -> None:
+    gaps_s = [STEP_S] * STEPS
+    with pytest.raises(ServerMisbehavedError, match="no prompt came while 2 requests decoded"):
+        visit(PlannedServer(gaps_s, 2.0 + sum(gaps_s), single_s=STEP_S), RidePoint(2, 64, 32, 32))

@@ -297,3 +297,18 @@ def test_an_sglang_that_does_not_start_is_said(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="ended with 3"):
         asyncio.run(main())
+
+
+def test_sglang_is_given_a_moment_to_flush() -> None:
+    """What it has just finished counts as under way for a moment, and it refuses unless told to wait."""
+
+    async def flush_cache(request: web.Request) -> web.Response:
+        return web.Response(status=200 if float(request.query.get("timeout", "0")) >= 1 else 400)
+
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_post("/flush_cache", flush_cache)
+        async with TestServer(app) as server, aiohttp.ClientSession() as session:
+            await backend("sglang", str(server.make_url("")).rstrip("/"), session).flush()
+
+    asyncio.run(main())
