@@ -134,8 +134,10 @@ def _fit_steps(
     plain = fit_prefill(_prefill_arrays(split.prefill))
     if mixed_chunk:
         return decode, plain, MixedSteps(decode_context_ratio=_context_ratio(split.ride, decode, plain)), 0.0
-    # A prefill that comes while others decode costs them more than its step: the work around it.
-    excess = [sample.extra_s - _alone_s(plain, sample) for sample in split.ride]
+    # A prefill that comes while others decode costs them more than its step: the work around it. Beside more work on
+    # the machine than there was beside the prefills it is compared with, that work's share cannot be told.
+    most = float(np.median([sample.others_cores for sample in split.prefill])) + TOO_MUCH_CORES
+    excess = [sample.extra_s - _alone_s(plain, sample) for sample in split.ride if sample.others_cores <= most]
     scheduling_s = max(float(f"{np.median(excess):.4g}"), 0.0) if excess else 0.0
     whole = plain.model_copy(update={"base_s": plain.base_s + scheduling_s})
     return decode, whole, MixedSteps(decode_context_ratio=1.0), scheduling_s

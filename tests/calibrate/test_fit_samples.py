@@ -73,6 +73,14 @@ def test_what_a_prompt_costs_others_counts_beside_busy_neighbours_too() -> None:
     assert fitted.prefill_scheduling_s == pytest.approx(0.003, rel=0.2)
 
 
+def test_rides_beside_more_work_than_the_prefills_tell_nothing() -> None:
+    disturbed = [
+        replace(sample, others_cores=0.8, extra_s=sample.extra_s + 0.03) if isinstance(sample, RideSample) else sample
+        for sample in samples()
+    ]
+    assert fit_all(split_samples(disturbed), mixed_chunk=False).prefill_scheduling_s == 0.0
+
+
 def test_disturbed_samples_are_left_out_where_there_are_others() -> None:
     good = samples()
     bad = [DecodeSample(4, 64.0, 47, 0.5, 0.5, 1.0, "d4 64.0")] * 3
