@@ -47,7 +47,7 @@ def test_a_schedule_changes_the_same_caps_simulated_and_live(tmp_path: Path) -> 
 )
 def test_what_a_controller_decided_live_a_fresh_one_decides_again(controller: dict[str, Any], tmp_path: Path) -> None:
     """A target that no server meets: the caps fall, in both worlds, and the log proves each fall."""
-    given = scenario(controller=controller, router={"report_interval_s": 0.2})
+    given = scenario({"requests": 160}, controller=controller, router={"report_interval_s": 0.2})
     live, sim = run(given, tmp_path).result, simulate(given, PolicySpec(name="least_request"), given.seed)
     for result in (live, sim):
         assert set(result.requests["status"]) == {"finished"}
