@@ -164,7 +164,9 @@ class Prober:
         answers, riders = await self._with_riders(point)
         sample = ride_sample(point, answers, riders, self._neighbours.others_cores())
         if sample is None:
-            raise ServerMisbehavedError(f"{self._client.url}: no prompt came while {point.batch} requests decoded")
+            raise ServerMisbehavedError(
+                f"{self._client.url}: no prompt came while {point.batch} requests decoded, or one was always under way"
+            )
         return sample
 
     async def _with_riders(self, point: RidePoint) -> tuple[list[Answer], list[Rider]]:

@@ -125,7 +125,7 @@ def prefill_sample(
 def ride_sample(point: RidePoint, answers: list[Answer], riders: list[Rider], others_cores: float) -> RideSample | None:
     """What the riders among the requests cost them, on average: the time that steps took while one was under way, over
     that of as many others. So what the server does when a prompt arrives counts, and not its prefill step alone. None
-    where there was no rider among them all."""
+    where no rider came among them, or too few steps were without one."""
     arrivals = full_batch_arrivals(answers)
     gaps = np.diff(arrivals)
     beside = np.zeros(len(gaps), dtype=np.bool_)

@@ -24,6 +24,8 @@ from simcore.scenario import PolicySpec, load_scenario  # noqa: E402
 
 SHARES = (0.4, 0.7, 0.9, 1.1)
 """Of capacity."""
+BESIDE = "validation-sglang-cpu"
+"""What neighbours of a server serve while it is calibrated."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,11 @@ class Sitting:
 @contextmanager
 def busy(urls: list[str], out: Path) -> Iterator[None]:
     """While the block runs, as many clients as the router lets through send what the experiments send."""
-    clients = f"workload.arrivals={{kind: closed_loop, max_concurrency: {6 * len(urls)}}}"
+    cap = load_scenario(BESIDE, []).router.max_running_requests
+    assert cap is not None
+    clients = f"workload.arrivals={{kind: closed_loop, max_concurrency: {cap * len(urls)}}}"
     changes = [clients, "workload.duration_s=null", "workload.requests=3000", f"servers.0.count={len(urls)}"]
-    words = ["live", "--scenario", "validation-sglang-cpu", "--servers", ",".join(urls), "--policy", "least_request"]
+    words = ["live", "--scenario", BESIDE, "--servers", ",".join(urls), "--policy", "least_request"]
     words += [word for change in changes for word in ("--set", change)]
     command = [sys.executable, "-m", "simroute", *words, "--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -17,7 +17,7 @@ __all__ = ["SGLangBackend"]
 _LOADS = frozenset({"running_requests", "queued_requests", "kv_tokens_used", "kv_tokens_capacity", "throughput_tps"})
 _METRICS = frozenset({"mean_ttft_s", "mean_tpot_s"})
 _BY_METRICS = _METRICS | {"throughput_tps"}
-_FLUSH_WITHIN_S = "2"
+_FLUSH_WITHIN_S = 2
 _NAMES = frozenset(
     f"sglang:{name}"
     for name in (

@@ -301,14 +301,20 @@ def test_an_sglang_that_does_not_start_is_said(tmp_path: Path) -> None:
 
 def test_sglang_is_given_a_moment_to_flush() -> None:
     """What it has just finished counts as under way for a moment, and it refuses unless told to wait."""
+    waits_s: list[float] = []
 
     async def flush_cache(request: web.Request) -> web.Response:
-        return web.Response(status=200 if float(request.query.get("timeout", "0")) >= 1 else 400)
+        waits_s.append(float(request.query["timeout"]))
+        return web.Response(status=400 if len(waits_s) > 1 else 200, text="Timed out waiting for idle state.")
 
     async def main() -> None:
         app = web.Application()
         app.router.add_post("/flush_cache", flush_cache)
         async with TestServer(app) as server, aiohttp.ClientSession() as session:
-            await backend("sglang", str(server.make_url("")).rstrip("/"), session).flush()
+            sglang_server = backend("sglang", str(server.make_url("")).rstrip("/"), session)
+            await sglang_server.flush()
+            with pytest.raises(BackendError, match=r"/flush_cache: 400 Timed out waiting"):
+                await sglang_server.flush()
 
     asyncio.run(main())
+    assert waits_s == [2, 2]
