@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from math import nan
 
@@ -19,6 +20,7 @@ from .scenario import Scenario, ServerGroup
 from .server.continuous import ContinuousServer
 from .server.interface import Listener
 from .server.remote import RemoteServer
+from .server.slowing import SlowingServer
 from .server.static import StaticServer
 from .step_time import StepTimes
 from .workload.lengths import FixedLength
@@ -157,7 +159,8 @@ def _own_server(
     settings, capacity, valid_range = profile.settings, profile.kv_tokens_capacity, profile.valid_range
     match settings.batching:
         case "continuous":
-            return ContinuousServer(
+            kind = partial(SlowingServer, slowdowns=profile.slowdowns) if profile.slowdowns else ContinuousServer
+            return kind(
                 clock,
                 server_id,
                 listener,
@@ -172,6 +175,8 @@ def _own_server(
                 rng=rng,
             )
         case "static":
+            if profile.slowdowns:
+                raise UserError(f"profile {profile.name}: slowdowns are for continuous batching, and it has static")
             return StaticServer(clock, server_id, listener, settings, capacity, times, valid_range=valid_range)
 
 

@@ -3,6 +3,7 @@
 import importlib.resources
 import json
 from importlib.resources.abc import Traversable
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -11,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from .errors import UserError, did_you_mean
 from .launch import LaunchParameters, PositiveInt, SchedulerSettings
 from .profile_launch import Launched, explain
-from .profile_measurement import Measurement
-from .profile_parts import GpuMemory, Provenance, RequestOverheads, Residuals, StepCoefficients, ValidRange
+from .profile_measurement import Measurement, Steal
+from .profile_parts import GpuMemory, Provenance, RequestOverheads, Residuals, Slowdown, StepCoefficients, ValidRange
 
 __all__ = ["SCHEMA_VERSION", "ServiceProfile", "bundled_profiles", "read_document"]
 
@@ -39,17 +40,31 @@ class ServiceProfile(BaseModel):
     residuals: Residuals
     measurement: Measurement | None = None
     """None: the step times were published, not measured by ``simroute calibrate``."""
+    slowdowns: tuple[Slowdown, ...] = ()
+    """When the server becomes slower or faster than its step times say, in order."""
 
     @property
     def model(self) -> str:
         """The model served."""
         return self.provenance.model
 
+    @property
+    def steal(self) -> Steal | None:
+        """What was stolen while the server was measured; None where the profile does not tell."""
+        return None if self.measurement is None else self.measurement.steal
+
     @model_validator(mode="after")
     def _running_requests_fit(self) -> Self:
         running, half = self.settings.max_running_requests, self.kv_tokens_capacity // 2
         if running > half:
             raise ValueError(f"settings.max_running_requests {running} exceeds half of kv_tokens_capacity, {half}")
+        return self
+
+    @model_validator(mode="after")
+    def _slowdowns_are_in_order(self) -> Self:
+        times = [one.at_s for one in self.slowdowns]
+        if any(later <= earlier for earlier, later in pairwise(times)):
+            raise ValueError("slowdowns: at_s must rise")
         return self
 
     @classmethod

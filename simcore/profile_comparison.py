@@ -24,25 +24,35 @@ class TermDifference:
 
 @dataclass(frozen=True, slots=True)
 class ProfileDifference:
-    """``fields``: what is set differently, as (name, first, second)."""
+    """``fields``: what is set differently, as (name, first, second). ``stolen``: the shares of processor time that were
+    stolen beside the two calibrations; None where one does not tell."""
 
     terms: tuple[TermDifference, ...]
     fields: tuple[tuple[str, object, object], ...]
+    stolen: tuple[float, float] | None
 
 
 def compare_profiles(first: ServiceProfile, second: ServiceProfile) -> ProfileDifference:
-    """Over a grid of the range valid for both."""
+    """Over a grid of the range valid for both; beside as much stolen time as the first, where both tell of theirs."""
+    stolen = _stolen(first, second)
+    decode_longer, prefill_longer = _longer(second, stolen)
     batch = min(p.valid_range.max_batch for p in (first, second))
     batch = min(batch, *(p.settings.max_running_requests for p in (first, second)))
     context = min(p.valid_range.max_context_tokens for p in (first, second))
     tokens = min(p.valid_range.max_prefill_tokens for p in (first, second))
     times = [StepTimes(p.steps, p.settings) for p in (first, second)]
     decode = [
-        [one.decode_base_s[rows] + one.decode_context_s[rows] * rows * length for one in times]
+        [
+            factor * (one.decode_base_s[rows] + one.decode_context_s[rows] * rows * length)
+            for one, factor in zip(times, decode_longer, strict=True)
+        ]
         for rows in _spread(1, batch)
         for length in _spread(min(64, context), context)
     ]
-    prefill = [[one.prefill_s(new, new * new / 2) for one in times] for new in _spread(1, tokens)]
+    prefill = [
+        [factor * one.prefill_s(new, new * new / 2) for one, factor in zip(times, prefill_longer, strict=True)]
+        for new in _spread(1, tokens)
+    ]
     requests = [
         [
             p.requests.ingress_s + p.requests.egress_s + p.requests.ingress_per_prompt_token_s * new
@@ -54,7 +64,21 @@ def compare_profiles(first: ServiceProfile, second: ServiceProfile) -> ProfileDi
     # that a fit gives to the step varies.
     ttft = [[step + around for step, around in zip(*pair, strict=True)] for pair in zip(prefill, requests, strict=True)]
     terms = [_term("decode step", decode), _term("prefill step", prefill), _term("TTFT at idle", ttft)]
-    return ProfileDifference(tuple(terms), tuple(_fields(first, second)))
+    return ProfileDifference(tuple(terms), tuple(_fields(first, second)), stolen)
+
+
+def _stolen(first: ServiceProfile, second: ServiceProfile) -> tuple[float, float] | None:
+    if first.steal is None or second.steal is None:
+        return None
+    return first.steal.mean, second.steal.mean
+
+
+def _longer(second: ServiceProfile, stolen: tuple[float, float] | None) -> tuple[tuple[float, float], ...]:
+    """By which decode and prefill steps of either are to be multiplied."""
+    if stolen is None or second.steal is None:
+        return (1.0, 1.0), (1.0, 1.0)
+    here, _ = stolen
+    return (1.0, second.steal.decode_factor(here)), (1.0, second.steal.prefill_factor(here))
 
 
 def _spread(low: int, high: int) -> list[int]:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from .launch import PositiveFloat, PositiveInt, Seconds
 from .profile_parts import Residuals
 
-__all__ = ["Confidence", "LoadReport", "Measurement", "Trust"]
+__all__ = ["Confidence", "LoadReport", "Measurement", "Steal", "Trust"]
 
 Trust = Literal["good", "usable", "do not trust"]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -36,6 +36,25 @@ class Confidence(_Part):
     mixed: NonNegative | None
 
 
+class Steal(_Part):
+    """What the host of a virtual machine had of its processor time for others while a server on it was measured."""
+
+    mean: NonNegative
+    """Share of the processor time, over the samples: the profile's times are those beside so much of it."""
+    decode: NonNegative
+    """A decode step takes ``1 + decode * share`` times as long as beside none."""
+    prefill: NonNegative
+    """A prefill step, likewise."""
+
+    def decode_factor(self, share: float) -> float:
+        """How many times as long as in the profile a decode step takes where so much is stolen."""
+        return (1.0 + self.decode * share) / (1.0 + self.decode * self.mean)
+
+    def prefill_factor(self, share: float) -> float:
+        """Likewise of a prefill step."""
+        return (1.0 + self.prefill * share) / (1.0 + self.prefill * self.mean)
+
+
 class Measurement(_Part):
     """One calibration: what it measured, how well the fit does on samples it has not seen, and the verdict."""
 
@@ -52,5 +71,7 @@ class Measurement(_Part):
     server_clock_ratio: NonNegative | None
     """Client-side over server-side decode step times, median; None where the server tells none."""
     load_report: LoadReport | None
+    steal: Steal | None = None
+    """None where nothing was stolen, or the server's machine could not be looked at."""
     verdict: Trust
     reasons: tuple[str, ...] = ()

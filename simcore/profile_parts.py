@@ -16,6 +16,7 @@ __all__ = [
     "RequestOverheads",
     "Residual",
     "Residuals",
+    "Slowdown",
     "StepCoefficients",
     "ValidRange",
 ]
@@ -95,6 +96,17 @@ class RequestOverheads(_Part):
     """Added to ingress for each token of the prompt: tokenizing and copying."""
     egress_s: Seconds
     """From the end of the step that made a token to its arrival at the router: detokenizing and HTTP."""
+
+
+class Slowdown(_Part):
+    """Factors on the times of steps that begin from a time on: an accelerator that throttles, a host that serves
+    others."""
+
+    at_s: Seconds
+    """Since the run began; 1 before the first."""
+    decode: PositiveFloat
+    prefill: PositiveFloat
+    """Of mixed steps as well."""
 
 
 class GpuMemory(_Part):

@@ -2,12 +2,19 @@
 
 import bisect
 from collections.abc import Iterable
+from copy import copy
 
 from .kv_capacity import decode_graph_buckets
 from .launch import SchedulerSettings
 from .profile_parts import DecodeSteps, StepCoefficients
 
 __all__ = ["StepTimes"]
+
+
+_PREFILL_SECONDS = (
+    *("_base_s", "_below_knee_s", "_knee_base_s", "_per_token_s", "_attended_s", "_cached_s", "_cached_pair_s"),
+    *("_floor_s", "_overhead_s"),
+)
 
 
 class StepTimes:
@@ -64,6 +71,16 @@ class StepTimes:
             self.decode_base_s.append(max(base_s, steps.floor_s) + steps.overhead_s)
             self.decode_context_s.append(context_s)
             self._mixed_context_s.append(steps.mixed.decode_context_ratio * context_s)
+
+    def slowed(self, decode: float, prefill: float) -> "StepTimes":
+        """The same where steps take so many times as long; mixed ones as prefills."""
+        slowed = copy(self)
+        slowed.decode_base_s = [decode * base_s for base_s in self.decode_base_s]
+        slowed.decode_context_s = [decode * context_s for context_s in self.decode_context_s]
+        slowed._mixed_context_s = [prefill * context_s for context_s in self._mixed_context_s]
+        for name in _PREFILL_SECONDS:
+            setattr(slowed, name, prefill * getattr(self, name))
+        return slowed
 
     def prefill_s(self, new_tokens: int, attended: float) -> float:
         """Seconds of a prefill step of ``new_tokens`` in all; ``attended`` is the sum over its chunks of

@@ -82,6 +82,9 @@ def print_diff(first: "ServiceProfile", second: "ServiceProfile") -> None:
         click.echo(
             f"  {term.term:18} {term.mean:+7.1%} on average, {term.mean_abs:.1%} either way, {term.max_abs:.1%} at most"
         )
+    if difference.stolen is not None:
+        here, there = difference.stolen
+        click.echo(f"  both beside {here:.1%} of stolen time; the second was measured beside {there:.1%}")
     for name, old, new in difference.fields:
         click.echo(f"  {name:28} {old} -> {new}")
 
@@ -146,6 +149,9 @@ def _lines(loaded: "ServiceProfile") -> list[tuple[str, str]]:
             lines.append(
                 (f"{term} residual", f"{left.mape:.1%} on average, {left.max_abs:.1%} at most, {left.samples} samples")
             )
+    if loaded.steal is not None:
+        longer = f"{loaded.steal.decode:.2f}%, prefill steps {loaded.steal.prefill:.2f}% longer with each percent"
+        lines.append(("stolen", f"{loaded.steal.mean:.1%} of the processor time; decode steps take {longer}"))
     if loaded.measurement is not None:
         measured = loaded.measurement
         reasons = f", because {'; '.join(measured.reasons)}" if measured.reasons else ""

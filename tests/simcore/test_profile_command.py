@@ -8,11 +8,12 @@ from click.testing import CliRunner
 
 from simcore.profile import ServiceProfile
 from simcore.profile_comparison import compare_profiles, implausibilities
-from simcore.profile_measurement import Confidence, Measurement
+from simcore.profile_measurement import Confidence, Measurement, Steal
 from simcore.step_time import StepTimes
 from simroute import main
 
 H100 = ServiceProfile.load("llama-3.1-8b-h100", Path())
+CALIBRATED = ServiceProfile.load("sglang-cpu-tiny", Path())
 
 
 def run(*arguments: str) -> str:
@@ -83,6 +84,46 @@ def test_diff_finds_the_planted_difference(tmp_path: Path) -> None:
     shown = run("diff", "llama-3.1-8b-h100", str(tmp_path / "a.json"))
     assert "prefill step" in shown
     assert f"{H100.kv_tokens_capacity} -> 99999" in shown
+
+
+def test_diff_is_of_the_same_share_of_stolen_time(tmp_path: Path) -> None:
+    def beside(mean: float, factor: float) -> ServiceProfile:
+        """Of the same server: a step takes twice its share longer."""
+        assert CALIBRATED.measurement is not None
+        measurement = CALIBRATED.measurement.model_copy(update={"steal": Steal(mean=mean, decode=2.0, prefill=2.0)})
+        decode, prefill = CALIBRATED.steps.decode, CALIBRATED.steps.prefill
+        steps = CALIBRATED.steps.model_copy(
+            update={
+                "decode": decode.model_copy(
+                    update={
+                        name: tuple(factor * value for value in getattr(decode, name))
+                        for name in ("base_s", "context_s")
+                    }
+                ),
+                "prefill": prefill.model_copy(
+                    update={
+                        name: factor * getattr(prefill, name)
+                        for name in ("base_s", "below_knee_s", "per_token_s", "per_attended_s")
+                    }
+                ),
+            }
+        )
+        return CALIBRATED.model_copy(update={"steps": steps, "measurement": measurement})
+
+    first, second = beside(0.01, 1.02), beside(0.1, 1.2)
+    difference = compare_profiles(first, second)
+    assert difference.stolen == (0.01, 0.1)
+    assert [term.max_abs for term in difference.terms[:2]] == pytest.approx([0.0, 0.0], abs=1e-9)
+    (tmp_path / "a.json").write_text(first.to_json())
+    (tmp_path / "b.json").write_text(second.to_json())
+    said = run("diff", str(tmp_path / "a.json"), str(tmp_path / "b.json"))
+    assert "both beside 1.0% of stolen time; the second was measured beside 10.0%" in said
+    shown = run("show", str(tmp_path / "b.json"))
+    assert "10.0% of the processor time; decode steps take 2.00%, prefill steps 2.00% longer with each percent" in shown
+    # What only one of them tells is no difference of theirs.
+    untold = compare_profiles(CALIBRATED, second)
+    assert untold.stolen is None
+    assert untold.terms[0].mean == pytest.approx(0.2)
 
 
 def test_diff_tells_what_a_doubled_overhead_weighs_in_the_first_token() -> None:

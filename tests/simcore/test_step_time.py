@@ -129,3 +129,22 @@ def test_more_work_takes_longer(tokens: int, attended: float, rows: int, context
     assert (
         prefill_s < times.mixed_s(tokens, attended, rows, context) < times.mixed_s(tokens, attended, rows, context + 9)
     )
+
+
+@given(st.floats(0.5, 3), st.floats(0.5, 3), st.integers(1, 40), st.integers(1, 300), st.sampled_from([0.0, 0.02]))
+def test_slowed_times_are_as_many_times_as_long(
+    decode: float, prefill: float, batch: int, tokens: int, floor_s: float
+) -> None:
+    cached = {"per_cached_s": 1e-5, "per_cached_pair_s": 2e-8}
+    steps = STEPS.model_copy(
+        update={"prefill": STEPS.prefill.model_copy(update=cached), "floor_s": floor_s, "overhead_s": 1e-3}
+    )
+    times = compiled(steps)
+    slowed = times.slowed(decode, prefill)
+    assert slowed.decode_base_s[batch] == pytest.approx(decode * times.decode_base_s[batch])
+    assert slowed.decode_context_s[batch] == pytest.approx(decode * times.decode_context_s[batch])
+    assert slowed.prefill_s(tokens, 9e3) == pytest.approx(prefill * times.prefill_s(tokens, 9e3))
+    mixed = (tokens, 9e3, batch, 700)
+    assert slowed.mixed_s(*mixed) == pytest.approx(prefill * times.mixed_s(*mixed))
+    assert slowed.cached_s([50, 900]) == pytest.approx(prefill * times.cached_s([50, 900]))
+    assert compiled(steps).prefill_s(tokens, 9e3) == times.prefill_s(tokens, 9e3)

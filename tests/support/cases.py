@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from hypothesis import strategies as st
 from support.servers import Bench, request
 
+from simcore.profile_parts import Slowdown
 from simcore.server.interface import Load
 from simcore.server.request import ServerRequest
 
@@ -33,6 +34,7 @@ class Case:
     cancels: dict[int, float]
     caps: list[tuple[float, int]]
     looks: list[float]
+    slowdowns: list[Slowdown]
 
 
 def _times(scale: float) -> st.SearchStrategy[float]:
@@ -78,8 +80,11 @@ def cases(draw: st.DrawFn) -> Case:
     after = draw(st.lists(st.tuples(index, _times(2.0)), max_size=4))
     cancels = {number: jobs[number].at + wait for number, wait in after if wait > 0}
     caps = draw(st.lists(st.tuples(_times(4.0), st.integers(1, 16)), max_size=2))
+    factors = st.sampled_from([0.7, 1.0, 1.9])
     looks = sorted(draw(st.lists(_times(4.0), max_size=3)))
-    return Case(draw(_launches(tight=tight)), draw(st.integers(550, 800)), jobs, cancels, caps, looks)
+    changes = draw(st.lists(st.tuples(_times(4.0), factors, factors), max_size=3, unique_by=lambda change: change[0]))
+    slowdowns = [Slowdown(at_s=at, decode=decode, prefill=prefill) for at, decode, prefill in sorted(changes)]
+    return Case(draw(_launches(tight=tight)), draw(st.integers(550, 800)), jobs, cancels, caps, looks, slowdowns)
 
 
 @dataclass
@@ -95,7 +100,7 @@ class Play:
 
 def play(case: Case, *, exact_steps: bool = False, lone_shareable: bool = True) -> Play:
     """Play a case. ``lone_shareable``: requests that share nothing are submitted as if they might."""
-    bench = Bench(kv_tokens=case.kv_tokens, exact_steps=exact_steps, **case.settings)
+    bench = Bench(kv_tokens=case.kv_tokens, exact_steps=exact_steps, slowdowns=case.slowdowns, **case.settings)
     sent = []
     for number, job in enumerate(case.jobs):
         pieces = [(2 * number, 0, job.prompt)]
@@ -134,5 +139,6 @@ def _seen(case: Case, bench: Bench, sent: list[ServerRequest]) -> Counter[str]:
             "cancel": any(number not in ended | failed for number in case.cancels),
             "row in vain": bench.settings.overlap and any(not one.ends_by_length() for one in sent),
             "change of the cap": bool(case.caps),
+            "slowdown": any(one.at_s < bench.clock.now for one in case.slowdowns),
         }
     )

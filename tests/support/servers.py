@@ -1,15 +1,17 @@
 """A single simulated server to drive by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from simcore.clock import Clock
 from simcore.launch import SchedulerSettings
-from simcore.profile_parts import DecodeSteps, MixedSteps, PrefillSteps, StepCoefficients
+from simcore.profile_parts import DecodeSteps, MixedSteps, PrefillSteps, Slowdown, StepCoefficients
 from simcore.server.continuous import ContinuousServer
 from simcore.server.interface import Load, Server
 from simcore.server.pieces import Pieces
 from simcore.server.request import ServerRequest
+from simcore.server.slowing import SlowingServer
 from simcore.server.static import StaticServer
 from simcore.step_time import StepTimes
 
@@ -94,6 +96,7 @@ class Bench:
         kv_tokens: int = 100_000,
         steps: StepCoefficients = STEPS,
         exact_steps: bool = False,
+        slowdowns: Sequence[Slowdown] = (),
         **settings: object,
     ) -> None:
         merged: dict[str, object] = {"max_running_requests": 64, "cuda_graph_max_batch": 0, **settings}
@@ -105,9 +108,8 @@ class Bench:
         if self.settings.batching == "static":
             self.server = StaticServer(self.clock, "s0", self.log, self.settings, kv_tokens, times)
         else:
-            self.server = ContinuousServer(
-                self.clock, "s0", self.log, self.settings, kv_tokens, times, exact_steps=exact_steps
-            )
+            kind = partial(SlowingServer, slowdowns=slowdowns) if slowdowns else ContinuousServer
+            self.server = kind(self.clock, "s0", self.log, self.settings, kv_tokens, times, exact_steps=exact_steps)
 
     @property
     def continuous(self) -> ContinuousServer:
