@@ -13,9 +13,10 @@ from simcore.profile import SCHEMA_VERSION, ServiceProfile
 from simcore.profile_measurement import LoadReport, Measurement
 from simcore.profile_parts import Provenance, ValidRange
 
-from .fit_samples import Fitted, Split, fit_all, split_samples
+from .fit_samples import Fitted, fit_all
 from .samples import ReportSample, Sample
 from .server_facts import ServerFacts
+from .split import Split, split_samples
 from .verdict import Verdict, judge
 
 __all__ = ["Built", "Session", "build_profile", "describe_machine"]
@@ -73,6 +74,7 @@ def build_profile(facts: ServerFacts, samples: Sequence[Sample], session: Sessio
             confidence=fitted.confidence,
             server_clock_ratio=ratio,
             load_report=_load_report(samples),
+            steal=fitted.steal,
             verdict=verdict.trust,
             reasons=verdict.reasons,
         ),

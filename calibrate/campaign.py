@@ -11,10 +11,10 @@ import numpy as np
 from scipy.stats import t as student
 
 from .errors import ForeignTrafficError, ServerMisbehavedError
-from .neighbours import TOO_MUCH_CORES
 from .plan import Plan, Point, ReportPoint
 from .probes import Prober
 from .samples import DecodeSample, PrefillSample, ReportSample, RideSample, Sample
+from .split import was_disturbed
 
 __all__ = ["Campaign", "Progress"]
 
@@ -156,12 +156,10 @@ def _point_values(samples: list[Sample]) -> list[tuple[str, float, bool]]:
     for sample in samples:
         match sample:
             case DecodeSample() | PrefillSample():
-                values.append((sample.point, sample.step_s, sample.others_cores > TOO_MUCH_CORES))
+                values.append((sample.point, sample.step_s, was_disturbed(sample)))
             case RideSample():
                 # Judged beside the decode steps around it, as the difference of the two is small.
-                values.append(
-                    (sample.point, sample.extra_s + 6 * sample.decode_step_s, sample.others_cores > TOO_MUCH_CORES)
-                )
+                values.append((sample.point, sample.extra_s + 6 * sample.decode_step_s, was_disturbed(sample)))
             case ReportSample():
                 pass
     reports = [sample.round_trip_s for sample in samples if isinstance(sample, ReportSample)]

@@ -14,8 +14,9 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 import numpy as np
@@ -29,7 +30,9 @@ from simcore.scenario import PolicySpec, Scenario, load_scenario
 from simcore.workload import Workload, build_workload
 
 from .client import Answer, SglangClient
+from .neighbours import Neighbours
 from .session import Order, calibrate_server
+from .stolen import where_stolen
 
 __all__ = ["Outcome", "compare", "in_turns", "main", "measure", "simulated"]
 
@@ -44,11 +47,13 @@ _BARS = {"tpot_s": 0.05, "ttft_s": 0.15, "throughput_tps": 0.05}
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Mean TPOT and TTFT over the requests (seconds), output tokens per second over the whole run."""
+    """Mean TPOT and TTFT over the requests (seconds), output tokens per second over the whole run; the share of the
+    machine's time that was stolen meanwhile."""
 
     tpot_s: float
     ttft_s: float
     throughput_tps: float
+    stolen: float = 0.0
 
 
 def closed_loop_scenario(profile: Path, concurrency: int, requests: int) -> Scenario:
@@ -86,15 +91,19 @@ async def measure(client: SglangClient, scenario: Scenario, concurrency: int) ->
     stream = np.random.SeedSequence(_SEED).spawn(3)[0]
     workload = build_workload(scenario.workload, stream, base_dir=scenario.base_dir)
     await client.flush_cache()
+    neighbours = Neighbours(client.url)
+    neighbours.start()
     started = time.perf_counter()
     answers = await _drive(client, workload, concurrency)
     duration_s = time.perf_counter() - started
-    return _outcome(
+    stolen = neighbours.meanwhile().stolen
+    outcome = _outcome(
         np.array([answer.ttft_s for answer in answers]),
         np.array([answer.token_at[-1] - answer.token_at[0] for answer in answers]),
         np.array([float(answer.tokens[-1]) for answer in answers]),
         duration_s,
     )
+    return replace(outcome, stolen=stolen)
 
 
 async def _drive(client: SglangClient, workload: Workload, concurrency: int) -> list[Answer]:
@@ -165,8 +174,12 @@ def _measured_before(table: Path) -> tuple[list[Load], list[Outcome]]:
 
 
 def _row(concurrency: int, requests: int, measured: Outcome, profile: Path) -> dict[str, object]:
-    """What was measured beside what is simulated, said as well."""
-    found = simulated(closed_loop_scenario(profile, concurrency, requests))
+    """What was measured beside what is simulated, with as much stolen time as there was; said as well."""
+    with TemporaryDirectory() as folder:
+        beside = Path(folder) / profile.name
+        stolen = where_stolen(ServiceProfile.load(profile.name, profile.parent), measured.stolen)
+        beside.write_text(stolen.to_json(), encoding="utf-8")
+        found = simulated(closed_loop_scenario(beside, concurrency, requests))
     errors = compare(measured, found)
     row: dict[str, object] = {
         "concurrency": concurrency,

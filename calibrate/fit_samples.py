@@ -4,17 +4,15 @@ The profile's coefficients are fitted to all samples. How well the model does on
 second fit, to four fifths of them, scored on the fifth held back. Confidence is a bootstrap within the points.
 """
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import theilslopes
 
 from simcore.errors import UserError
-from simcore.profile_measurement import Confidence
+from simcore.profile_measurement import Confidence, Steal
 from simcore.profile_parts import (
     DecodeSteps,
     MixedSteps,
@@ -38,31 +36,17 @@ from .fit import (
     residual,
 )
 from .neighbours import TOO_MUCH_CORES
-from .samples import DecodeSample, PrefillSample, RideSample, Sample
+from .samples import DecodeSample, PrefillSample, RideSample
+from .split import Split, hold_back, resample
+from .stolen import evened, find_steal
 
-__all__ = ["Fitted", "Split", "fit_all", "ride_extra_s", "split_samples"]
+__all__ = ["Fitted", "fit_all", "ride_extra_s"]
 
 Floats = npt.NDArray[np.float64]
 
-_HELD_BACK = 5  # one in so many
 _SEED = 5
 _BOOTSTRAPS = 40
 _NORMAL_95 = 1.96
-
-_S = TypeVar("_S", DecodeSample, PrefillSample, RideSample)
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Samples by kind, without those that other work on the machine disturbed, where their point has calmer ones."""
-
-    decode: tuple[DecodeSample, ...]
-    prefill: tuple[PrefillSample, ...]
-    ride: tuple[RideSample, ...]
-    left_out: int
-
-    def __len__(self) -> int:
-        return len(self.decode) + len(self.prefill) + len(self.ride)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,41 +60,39 @@ class Fitted:
     confidence: Confidence
     prefill_scheduling_s: float
     """What a prefill costs requests that decode beyond the prefill step itself; part of ``steps.prefill.base_s``."""
+    steal: Steal | None
 
 
-def split_samples(samples: Sequence[Sample]) -> Split:
-    """By kind."""
-    decode, decode_out = _calm([sample for sample in samples if isinstance(sample, DecodeSample)])
-    prefill, prefill_out = _calm([sample for sample in samples if isinstance(sample, PrefillSample)])
-    ride, ride_out = _calm([sample for sample in samples if isinstance(sample, RideSample)])
-    return Split(tuple(decode), tuple(prefill), tuple(ride), decode_out + prefill_out + ride_out)
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    form: DecodeForm
+    decode: DecodeSteps
+    prefill: PrefillSteps
+    mixed: MixedSteps
+    scheduling_s: float
 
-
-def _calm(samples: list[_S]) -> tuple[list[_S], int]:
-    """Without those beside which others used notably more of the machine than beside the calmest of their point."""
-    calmest: dict[str, float] = {}
-    for sample in samples:
-        calmest[sample.point] = min(sample.others_cores, calmest.get(sample.point, np.inf))
-    kept = [sample for sample in samples if sample.others_cores <= calmest[sample.point] + TOO_MUCH_CORES]
-    return kept, len(samples) - len(kept)
+    def coefficients(self) -> StepCoefficients:
+        return StepCoefficients(
+            decode=self.decode, prefill=self.prefill, mixed=self.mixed, floor_s=0.0, overhead_s=0.0, noise_cv=0.0
+        )
 
 
 def fit_all(split: Split, *, mixed_chunk: bool) -> Fitted:
     """Fit, score and judge. Raises UserError where there are too few samples for a fit."""
     _check_enough(split)
     rng = np.random.default_rng(_SEED)
-    form = decode_form(_decode_arrays(split.decode))
-    decode, prefill, mixed, scheduling_s = _fit_steps(split, form, mixed_chunk)
-    training, rest = _hold_back(split, rng)
-    blind = _fit_steps(training, decode_form(_decode_arrays(training.decode)), mixed_chunk)
-    steps = StepCoefficients(decode=decode, prefill=prefill, mixed=mixed, floor_s=0.0, overhead_s=0.0, noise_cv=0.0)
+    training, rest = hold_back(split, rng)
+    blind, blind_steal = _fit_evened(training, mixed_chunk)
+    fit, steal = _fit_evened(split, mixed_chunk)
+    even = evened(split, steal)
     return Fitted(
-        steps=steps,
-        requests=_requests(split.prefill, scheduling_s),
-        residuals=_score(split, decode, prefill, mixed, scheduling_s, mixed_chunk),
-        held_back=_score(rest, *blind, mixed_chunk),
-        confidence=_confidence(split, form, prefill, rng),
-        prefill_scheduling_s=scheduling_s,
+        steps=fit.coefficients(),
+        requests=_requests(split.prefill, fit.scheduling_s),
+        residuals=_score(even, fit, mixed_chunk),
+        held_back=_score(evened(rest, blind_steal), blind, mixed_chunk),
+        confidence=_confidence(even, fit, rng),
+        prefill_scheduling_s=fit.scheduling_s,
+        steal=steal,
     )
 
 
@@ -127,20 +109,40 @@ def _check_enough(split: Split) -> None:
         )
 
 
-def _fit_steps(
-    split: Split, form: DecodeForm, mixed_chunk: bool
-) -> tuple[DecodeSteps, PrefillSteps, MixedSteps, float]:
-    decode = fit_decode(_decode_arrays(split.decode), rising=False, form=form)
+def _fit_evened(split: Split, mixed_chunk: bool) -> tuple[_Fit, Steal | None]:
+    fit = _fit_steps(split, mixed_chunk)
+    steal = find_steal(split, lambda evened: _fitted_s(evened, fit))
+    return fit if steal is None else _fit_steps(evened(split, steal), mixed_chunk), steal
+
+
+def _fit_like(fit: _Fit, split: Split) -> tuple[DecodeSteps, PrefillSteps]:
+    """Of the same form, with the same knee."""
+    decode = fit_decode(_decode_arrays(split.decode), rising=False, form=fit.form)
+    return decode, fit_prefill(_prefill_arrays(split.prefill), knees=[int(fit.prefill.knee_tokens)])
+
+
+def _fitted_s(split: Split, like: _Fit) -> tuple[Floats, Floats]:
+    """Of decode steps and of prefill steps, by a fit to them."""
+    decode, prefill = _fit_like(like, split)
+    decode_s = decode_step_s(decode, _decode_arrays(split.decode))
+    return decode_s, prefill_step_s(prefill, _prefill_arrays(split.prefill))
+
+
+def _fit_steps(split: Split, mixed_chunk: bool) -> _Fit:
+    decodes = _decode_arrays(split.decode)
+    form = decode_form(decodes)
+    decode = fit_decode(decodes, rising=False, form=form)
     plain = fit_prefill(_prefill_arrays(split.prefill))
     if mixed_chunk:
-        return decode, plain, MixedSteps(decode_context_ratio=_context_ratio(split.ride, decode, plain)), 0.0
+        mixed = MixedSteps(decode_context_ratio=_context_ratio(split.ride, decode, plain))
+        return _Fit(form, decode, plain, mixed, scheduling_s=0.0)
     # A prefill that comes while others decode costs them more than its step: the work around it. Beside more work on
     # the machine than there was beside the prefills it is compared with, that work's share cannot be told.
     most = float(np.median([sample.others_cores for sample in split.prefill])) + TOO_MUCH_CORES
     excess = [sample.extra_s - _alone_s(plain, sample) for sample in split.ride if sample.others_cores <= most]
     scheduling_s = max(float(f"{np.median(excess):.4g}"), 0.0) if excess else 0.0
     whole = plain.model_copy(update={"base_s": plain.base_s + scheduling_s})
-    return decode, whole, MixedSteps(decode_context_ratio=1.0), scheduling_s
+    return _Fit(form, decode, whole, MixedSteps(decode_context_ratio=1.0), scheduling_s)
 
 
 def _decode_arrays(samples: Sequence[DecodeSample]) -> DecodeSamples:
@@ -187,47 +189,24 @@ def ride_extra_s(sample: RideSample, steps: StepCoefficients, *, mixed_chunk: bo
     return known + steps.mixed.decode_context_ratio * context_s - sample.decode_step_s
 
 
-def _score(
-    split: Split, decode: DecodeSteps, prefill: PrefillSteps, mixed: MixedSteps, scheduling_s: float, mixed_chunk: bool
-) -> Residuals:
+def _score(split: Split, fit: _Fit, mixed_chunk: bool) -> Residuals:
     """Prefill steps on an idle server are without the scheduling around them."""
-    alone = prefill.model_copy(update={"base_s": prefill.base_s - scheduling_s})
+    alone = fit.prefill.model_copy(update={"base_s": fit.prefill.base_s - fit.scheduling_s})
     found: dict[str, Residual | None] = {"decode": None, "prefill": None, "mixed": None}
     if split.decode:
         decodes = _decode_arrays(split.decode)
-        found["decode"] = residual(decode_step_s(decode, decodes), decodes.step_s)
+        found["decode"] = residual(decode_step_s(fit.decode, decodes), decodes.step_s)
     if split.prefill:
         prefills = _prefill_arrays(split.prefill)
         found["prefill"] = residual(prefill_step_s(alone, prefills), prefills.step_s)
     if split.ride:
-        steps = StepCoefficients(decode=decode, prefill=prefill, mixed=mixed, floor_s=0.0, overhead_s=0.0, noise_cv=0.0)
+        steps = fit.coefficients()
         model = np.array([ride_extra_s(sample, steps, mixed_chunk=mixed_chunk) for sample in split.ride])
         gaps = np.array([sample.decode_step_s for sample in split.ride])
         extra = np.array([sample.extra_s for sample in split.ride])
         # Relative to the whole gap that the requests see.
         found["mixed"] = residual(model + gaps, extra + gaps)
     return Residuals.model_validate(found)
-
-
-def _hold_back(split: Split, rng: np.random.Generator) -> tuple[Split, Split]:
-    """Four fifths to fit to, and a fifth of each kind to score, of points that keep another sample."""
-    decode = _choose(split.decode, rng)
-    prefill = _choose(split.prefill, rng)
-    ride = _choose(split.ride, rng)
-    training = Split(tuple(decode[0]), tuple(prefill[0]), tuple(ride[0]), left_out=0)
-    return training, Split(tuple(decode[1]), tuple(prefill[1]), tuple(ride[1]), left_out=0)
-
-
-def _choose(samples: Sequence[_S], rng: np.random.Generator) -> tuple[list[_S], list[_S]]:
-    wanted = len(samples) // _HELD_BACK
-    left = Counter(sample.point for sample in samples)
-    held: set[int] = set()
-    for index in rng.permutation(len(samples)).tolist():
-        if len(held) < wanted and left[samples[index].point] > 1:
-            left[samples[index].point] -= 1
-            held.add(index)
-    keep = [sample for index, sample in enumerate(samples) if index not in held]
-    return keep, [samples[index] for index in sorted(held)]
 
 
 def _requests(samples: Sequence[PrefillSample], scheduling_s: float) -> RequestOverheads:
@@ -245,31 +224,16 @@ def _requests(samples: Sequence[PrefillSample], scheduling_s: float) -> RequestO
     )
 
 
-def _confidence(split: Split, form: DecodeForm, prefill: PrefillSteps, rng: np.random.Generator) -> Confidence:
-    """Of fits of the same form, with the knee of ``prefill``."""
+def _confidence(split: Split, fit: _Fit, rng: np.random.Generator) -> Confidence:
+    """Of fits like it."""
     decodes, prefills = _decode_arrays(split.decode), _prefill_arrays(split.prefill)
     decode_draws, prefill_draws = [], []
     for _ in range(_BOOTSTRAPS):
-        drawn = _resample(split, rng)
-        decode_fit = fit_decode(_decode_arrays(drawn.decode), rising=False, form=form)
-        decode_draws.append(decode_step_s(decode_fit, decodes))
-        prefill_fit = fit_prefill(_prefill_arrays(drawn.prefill), knees=[int(prefill.knee_tokens)])
-        prefill_draws.append(prefill_step_s(prefill_fit, prefills))
+        drawn = resample(split, rng)
+        decode, prefill = _fit_like(fit, drawn)
+        decode_draws.append(decode_step_s(decode, decodes))
+        prefill_draws.append(prefill_step_s(prefill, prefills))
     return Confidence(decode=_half_width(decode_draws), prefill=_half_width(prefill_draws), mixed=_ride_width(split))
-
-
-def _resample(split: Split, rng: np.random.Generator) -> Split:
-    """As many samples of each point as it has, drawn from them."""
-
-    def drawn(samples: Sequence[_S]) -> tuple[_S, ...]:
-        groups: dict[str, list[_S]] = {}
-        for sample in samples:
-            groups.setdefault(sample.point, []).append(sample)
-        return tuple(
-            group[int(index)] for group in groups.values() for index in rng.integers(0, len(group), len(group))
-        )
-
-    return replace(split, decode=drawn(split.decode), prefill=drawn(split.prefill))
 
 
 def _half_width(draws: list[Floats]) -> float:

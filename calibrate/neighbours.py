@@ -7,10 +7,12 @@ from urllib.parse import urlsplit
 
 import psutil
 
-__all__ = ["TOO_MUCH_CORES", "Neighbours"]
+__all__ = ["TOO_MUCH_CORES", "TOO_MUCH_STOLEN", "Meanwhile", "Neighbours"]
 
 TOO_MUCH_CORES = 0.3
 """Others that use so much of the machine draw steps out."""
+TOO_MUCH_STOLEN = 0.1
+"""Of a virtual machine's processor time, had by its host for others: then a sample tells of the host."""
 
 _CALM_POLL_S = 0.25
 _CALM_WAIT_S = 2.0
@@ -20,8 +22,23 @@ _CALM_SHARE = 0.15  # of all time since the start that may be spent on waiting
 @dataclass(frozen=True, slots=True)
 class _Mark:
     at: float
-    all_s: float
+    busy_s: float
     ours_s: float
+    stolen_s: float
+    cores_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Meanwhile:
+    """What was on the machine besides the server and us: cores that other processes used, and the share of its
+    processor time that the host of a virtual machine had for others ("steal")."""
+
+    others_cores: float = 0.0
+    stolen: float = 0.0
+
+    @property
+    def calm(self) -> bool:
+        return self.others_cores <= TOO_MUCH_CORES and self.stolen <= TOO_MUCH_STOLEN
 
 
 class Neighbours:
@@ -44,9 +61,9 @@ class Neighbours:
         """A sample begins."""
         self._mark = self._now() if self.can_see else None
 
-    def others_cores(self) -> float:
-        """Cores that others used since ``start``, on average; 0 where that cannot be seen."""
-        return 0.0 if self._mark is None else round(max(self._cores_since(self._mark), 0.0), 2)
+    def meanwhile(self) -> Meanwhile:
+        """Means since ``start``; 0 where they cannot be seen."""
+        return Meanwhile() if self._mark is None else self._since(self._mark)
 
     async def calm(self) -> None:
         """Return when others are quiet, or after a while all the same."""
@@ -56,19 +73,24 @@ class Neighbours:
         while self.can_see and time.monotonic() < deadline:
             mark = self._now()
             await asyncio.sleep(_CALM_POLL_S)
-            if self._cores_since(mark) <= TOO_MUCH_CORES:
+            if self._since(mark).calm:
                 break
         self._waited_s += time.monotonic() - began
 
     def _now(self) -> _Mark:
         times = psutil.cpu_times()
-        busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
-        return _Mark(time.monotonic(), busy, sum(_processor_s(process) for process in self._ours))
+        # Guests' time is in that of their owners already; only Linux knows these.
+        cores_s = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        stolen_s = getattr(times, "steal", 0.0)
+        busy_s = cores_s - times.idle - getattr(times, "iowait", 0.0) - stolen_s
+        ours_s = sum(_processor_s(process) for process in self._ours)
+        return _Mark(time.monotonic(), busy_s, ours_s, stolen_s, cores_s)
 
-    def _cores_since(self, mark: _Mark) -> float:
+    def _since(self, mark: _Mark) -> Meanwhile:
         now = self._now()
-        others_s = (now.all_s - mark.all_s) - (now.ours_s - mark.ours_s)
-        return others_s / max(now.at - mark.at, 1e-3)
+        others_s = (now.busy_s - mark.busy_s) - (now.ours_s - mark.ours_s)
+        stolen = (now.stolen_s - mark.stolen_s) / max(now.cores_s - mark.cores_s, 1e-3)
+        return Meanwhile(round(max(others_s / max(now.at - mark.at, 1e-3), 0.0), 2), round(stolen, 4))
 
 
 def _processor_s(process: psutil.Process) -> float:

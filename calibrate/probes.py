@@ -107,7 +107,7 @@ class Prober:
         shots: list[PrefillSample] = []
         while len(shots) < _PREFILL_SHOTS and sum(shot.ttft_s for shot in shots) < _PREFILL_SHOTS_S:
             shots.append(await self._shot(point, prefix))
-        return mean_prefill(shots, self._neighbours.others_cores())
+        return mean_prefill(shots, self._neighbours.meanwhile())
 
     async def _shot(self, point: PrefillPoint, prefix: list[int]) -> PrefillSample:
         new_tokens = self._rng.randint(point.fewest_tokens, point.new_tokens)
@@ -142,13 +142,15 @@ class Prober:
         # What was seen of stalls is taken off the server's mean too: both clocks count the same steps.
         without_stalls = client_s / float(gaps.mean())
         server_s = server_step_s(before, after, point.batch)
+        meanwhile = self._neighbours.meanwhile()
         return DecodeSample(
             batch=point.batch,
             context_tokens=point.prompt_tokens + DECODE_TOKENS / 2 + 1,
             steps=len(gaps),
             step_s=client_s if server_s is None else without_stalls * server_s,
             client_step_s=client_s,
-            others_cores=self._neighbours.others_cores(),
+            others_cores=meanwhile.others_cores,
+            stolen=meanwhile.stolen,
             point=point.name,
         )
 
@@ -162,7 +164,7 @@ class Prober:
         await self._empty_cache()
         await self.idle_load()
         answers, riders = await self._with_riders(point)
-        sample = ride_sample(point, answers, riders, self._neighbours.others_cores())
+        sample = ride_sample(point, answers, riders, self._neighbours.meanwhile())
         if sample is None:
             raise ServerMisbehavedError(
                 f"{self._client.url}: no prompt came while {point.batch} requests decoded, or one was always under way"

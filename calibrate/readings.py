@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .client import Answer
+from .neighbours import Meanwhile
 from .plan import DECODE_TOKENS, PrefillPoint, RidePoint
 from .samples import PrefillSample, RideSample
 
@@ -59,7 +60,7 @@ def _no_stall(steps_s: Floats) -> npt.NDArray[np.bool_]:
     return steps_s <= _STALL * np.median(steps_s)
 
 
-def mean_prefill(shots: list[PrefillSample], others_cores: float) -> PrefillSample:
+def mean_prefill(shots: list[PrefillSample], meanwhile: Meanwhile) -> PrefillSample:
     """One sample of several of a point, without stalls."""
     steps = _no_stall(np.array([shot.step_s for shot in shots]))
 
@@ -74,7 +75,8 @@ def mean_prefill(shots: list[PrefillSample], others_cores: float) -> PrefillSamp
         ttft_s=mean([shot.ttft_s for shot in shots]),
         ingress_s=mean([shot.ingress_s for shot in shots]),
         egress_s=mean([shot.egress_s for shot in shots]),
-        others_cores=others_cores,
+        others_cores=meanwhile.others_cores,
+        stolen=meanwhile.stolen,
     )
 
 
@@ -122,7 +124,9 @@ def prefill_sample(
     )
 
 
-def ride_sample(point: RidePoint, answers: list[Answer], riders: list[Rider], others_cores: float) -> RideSample | None:
+def ride_sample(
+    point: RidePoint, answers: list[Answer], riders: list[Rider], meanwhile: Meanwhile
+) -> RideSample | None:
     """What the riders among the requests cost them, on average: the time that steps took while one was under way, over
     that of as many others. So what the server does when a prompt arrives counts, and not its prefill step alone. None
     where no rider came among them, or too few steps were without one."""
@@ -144,6 +148,7 @@ def ride_sample(point: RidePoint, answers: list[Answer], riders: list[Rider], ot
         new_tokens=round(float(np.mean(lengths))),
         extra_s=float(gaps[beside].sum() - beside.sum() * step_s) / len(lengths),
         decode_step_s=step_s,
-        others_cores=others_cores,
+        others_cores=meanwhile.others_cores,
+        stolen=meanwhile.stolen,
         point=point.name,
     )

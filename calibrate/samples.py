@@ -39,6 +39,8 @@ class DecodeSample:
     others_cores: float
     """Processor cores that other work on the server's machine used meanwhile; 0 where that cannot be seen."""
     point: str
+    stolen: float = 0.0
+    """The share of the machine's processor time that the host of a virtual machine had for others meanwhile."""
     kind: Literal["decode"] = "decode"
 
 
@@ -58,6 +60,7 @@ class PrefillSample:
     egress_s: float
     others_cores: float
     point: str
+    stolen: float = 0.0
     kind: Literal["prefill"] = "prefill"
 
 
@@ -76,6 +79,7 @@ class RideSample:
     decode_step_s: float
     others_cores: float
     point: str
+    stolen: float = 0.0
     kind: Literal["ride"] = "ride"
 
 

@@ -11,6 +11,8 @@ from support.fake_sglang import FakeSglang
 from calibrate import closed_loop
 from calibrate.closed_loop import Load, Outcome, closed_loop_scenario, in_turns, main, simulated
 from calibrate.samples import read_samples
+from simcore.profile import ServiceProfile
+from simcore.profile_measurement import Steal
 
 PROFILE = Path(__file__).parents[2] / "scenarios/profiles/sglang-cpu-tiny.json"
 
@@ -26,6 +28,23 @@ def test_what_was_measured_is_simulated_again(tmp_path: Path) -> None:
     (row,) = json.loads(out.read_text())
     assert row["error"] == pytest.approx({"tpot_s": 0.1, "ttft_s": 0.0, "throughput_tps": 0.0})
     assert not row["within_bars"]
+
+
+def test_a_loop_is_simulated_with_as_much_stolen_time_as_it_had(tmp_path: Path) -> None:
+    profile = ServiceProfile.load(PROFILE.name, PROFILE.parent)
+    assert profile.measurement is not None
+    steal = Steal(mean=0.02, decode=2.0, prefill=2.0)
+    measurement = profile.measurement.model_copy(update={"steal": steal})
+    known, table, out = tmp_path / "known.json", tmp_path / "table.json", tmp_path / "again.json"
+    known.write_text(profile.model_copy(update={"measurement": measurement}).to_json())
+    measured = {"tpot_s": 0.01, "ttft_s": 0.1, "throughput_tps": 100.0, "stolen": 0.12}
+    table.write_text(json.dumps([{"concurrency": 2, "requests": 6, "measured": measured}]))
+    words = ["--measured", str(table), "--profile", str(known), "--out", str(out)]
+    assert CliRunner().invoke(main, words, catch_exceptions=False).exit_code == 0
+    (row,) = json.loads(out.read_text())
+    beside_the_mean = simulated(closed_loop_scenario(PROFILE, 2, 6))
+    assert row["simulated"]["tpot_s"] == pytest.approx(beside_the_mean.tpot_s * 1.24 / 1.04)
+    assert row["simulated"]["throughput_tps"] == pytest.approx(beside_the_mean.throughput_tps * 1.04 / 1.24)
 
 
 def test_calibration_and_closed_loop_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from calibrate.fit_samples import Split, fit_all, split_samples
+from calibrate.fit_samples import fit_all
 from calibrate.samples import DecodeSample, PrefillSample, ReportSample, RideSample, Sample
+from calibrate.split import Split, split_samples
 from calibrate.verdict import judge
 from simcore.errors import UserError
 

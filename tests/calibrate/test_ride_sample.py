@@ -6,6 +6,7 @@ from itertools import accumulate
 import pytest
 
 from calibrate.client import Answer
+from calibrate.neighbours import Meanwhile
 from calibrate.plan import RidePoint
 from calibrate.readings import Rider, ride_sample
 from calibrate.samples import RideSample
@@ -26,7 +27,7 @@ def rider(gaps_s: Sequence[float], sent_in: int, came_in: int, tokens: int = 220
 
 
 def among(gaps_s: Sequence[float], riders: list[Rider]) -> RideSample | None:
-    return ride_sample(POINT, [decoded(gaps_s)] * 2, riders, 0.1)
+    return ride_sample(POINT, [decoded(gaps_s)] * 2, riders, Meanwhile(0.1, 0.02))
 
 
 def test_the_cost_is_of_all_steps_while_a_prompt_is_under_way_and_a_mean_over_prompts() -> None:

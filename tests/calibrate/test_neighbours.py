@@ -1,0 +1,70 @@
+"""What is seen of other work on the server's machine, and of the time that its host has for others."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import psutil
+import pytest
+
+from calibrate import neighbours
+from calibrate.neighbours import Meanwhile, Neighbours
+
+
+class LinuxTimes(NamedTuple):
+    user: float
+    system: float
+    idle: float
+    iowait: float
+    steal: float
+    guest: float
+    guest_nice: float
+
+
+class OtherTimes(NamedTuple):
+    """As on macOS, which knows no steal."""
+
+    user: float
+    nice: float
+    system: float
+    idle: float
+
+
+def seen(monkeypatch: pytest.MonkeyPatch, before: object, after: object, ours_s: float) -> Meanwhile:
+    """Between two readings, 10 s apart, in which the server and we used ``ours_s`` of processor time."""
+    times, clock = iter((before, after)), iter((100.0, 110.0))
+    ours: Iterator[float] = iter((0.0, 0.0, ours_s, 0.0))
+    monkeypatch.setattr(neighbours, "_server_tree", lambda _: [psutil.Process()])
+    monkeypatch.setattr(neighbours, "_processor_s", lambda _: next(ours))
+    monkeypatch.setattr(neighbours.psutil, "cpu_times", lambda: next(times))
+    watching = Neighbours("http://127.0.0.1:1")
+    monkeypatch.setattr(neighbours.time, "monotonic", lambda: next(clock))
+    watching.start()
+    found = watching.meanwhile()
+    monkeypatch.undo()
+    return found
+
+
+def test_stolen_time_is_a_share_of_all_and_not_others_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = LinuxTimes(50.0, 5.0, 100.0, 2.0, 1.0, 3.0, 0.0)
+    # 20 s of two cores: 7 busy, of which 4 are ours; 2 stolen, 1 waiting. A guest's 2 are in user already.
+    after = LinuxTimes(56.0, 6.0, 110.0, 3.0, 3.0, 5.0, 0.0)
+    found = seen(monkeypatch, before, after, ours_s=4.0)
+    assert found.others_cores == pytest.approx(0.3)
+    assert found.stolen == pytest.approx(0.1)
+    assert found.calm
+
+
+def test_where_no_steal_is_known_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = seen(monkeypatch, OtherTimes(50, 0, 5, 100), OtherTimes(60, 0, 5, 110), ours_s=4.0)
+    assert (found.others_cores, found.stolen) == (pytest.approx(0.6), 0.0)
+
+
+@pytest.mark.parametrize(("cores", "stolen", "calm"), [(0.3, 0.1, True), (0.31, 0.0, False), (0.0, 0.11, False)])
+def test_too_much_of_either_is_not_calm(cores: float, stolen: float, calm: bool) -> None:
+    assert Meanwhile(cores, stolen).calm is calm
+
+
+def test_of_a_server_elsewhere_nothing_is_seen() -> None:
+    elsewhere = Neighbours("http://192.0.2.1:30000")
+    elsewhere.start()
+    assert elsewhere.meanwhile() == Meanwhile(0.0, 0.0)

@@ -1,0 +1,116 @@
+"""Samples beside which a virtual machine's host had time for others: what that costs is found and taken off."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibrate.fit_samples import Fitted, fit_all
+from calibrate.samples import DecodeSample, PrefillSample, RideSample, Sample
+from calibrate.split import Split, split_samples
+from calibrate.stolen import where_stolen
+from simcore.profile import ServiceProfile
+from simcore.profile_measurement import Steal
+
+DECODE, PREFILL = 2.5, 4.0
+
+
+def samples(stolen: list[float], *, noise: float = 0.01) -> list[Sample]:
+    """Of a server whose decode steps take ``1 + DECODE * share`` as long; ``stolen``: the shares, in turns."""
+    rng, shares = np.random.default_rng(2), itertools.cycle(stolen)
+    found: list[Sample] = []
+
+    def beside(share: float, lengthening: float, step_s: float) -> float:
+        return step_s * (1 + lengthening * share) * (1 + noise * rng.standard_normal())
+
+    for _ in range(3):
+        for batch, context in itertools.product((1, 4, 16), (64.0, 512.0, 2048.0)):
+            share = next(shares)
+            step_s = beside(share, DECODE, 0.01 + 0.001 * batch + 1e-6 * batch * context)
+            found.append(DecodeSample(batch, context, 47, step_s, step_s, 0.0, f"d{batch} {context}", share))
+        for new in (1, 32, 128, 512, 1024, 2048):
+            share = next(shares)
+            step_s = beside(share, PREFILL, 0.012 + 1e-4 * new)
+            ingress_s = 0.004 + 1e-6 * new
+            found.append(PrefillSample(new, 0, step_s, step_s + ingress_s, ingress_s, 0.0, 0.0, f"p{new}", share))
+        for batch in (1, 4):
+            share = next(shares)
+            gap_s = beside(share, DECODE, 0.01 + 0.001 * batch)
+            extra_s = beside(share, PREFILL, 0.012 + 0.0256 + 0.003)
+            found.append(RideSample(batch, 64.0, 256, extra_s, gap_s, 0.0, f"r{batch}", share))
+    return found
+
+
+def fitted(stolen: list[float]) -> Fitted:
+    return fit_all(split_samples(samples(stolen)), mixed_chunk=False)
+
+
+UNEVEN = [0.0, 0.01, 0.08, 0.0, 0.03, 0.0, 0.05]
+
+
+def test_the_lengthening_is_found_and_the_fit_is_of_what_is_stolen_on_average() -> None:
+    found = fitted(UNEVEN)
+    assert found.steal is not None
+    split = split_samples(samples(UNEVEN))
+    mean = np.mean([one.stolen for one in (*split.decode, *split.prefill)])
+    assert found.steal.mean == pytest.approx(mean, abs=1e-4)
+    assert found.steal.decode == pytest.approx(DECODE, rel=0.15)
+    assert found.steal.prefill == pytest.approx(PREFILL, rel=0.15)
+    longer = 1 + DECODE * mean
+    assert found.steps.decode.base_s == pytest.approx(
+        [longer * (0.01 + 0.001 * batch) for batch in (1, 4, 16)], rel=0.03
+    )
+    longer = 1 + PREFILL * mean
+    assert found.steps.prefill.base_s - found.prefill_scheduling_s == pytest.approx(longer * 0.012, rel=0.05)
+    assert found.prefill_scheduling_s == pytest.approx(longer * 0.003, rel=0.3)
+    # What was stolen is no error of the fit, on samples that it has seen or not.
+    for scored in (found.residuals, found.held_back):
+        assert scored.decode is not None
+        assert scored.prefill is not None
+        assert scored.decode.mape < 0.02
+        assert scored.prefill.mape < 0.02
+
+
+@pytest.mark.parametrize("share", [0.0, 0.04])
+def test_nothing_is_made_of_what_is_the_same_beside_all(share: float) -> None:
+    found, before = fitted([share]), fitted([0.0])
+    assert found.steal == (None if share == 0.0 else Steal(mean=share, decode=0.0, prefill=0.0))
+    longer = 1 + DECODE * share
+    assert found.steps.decode.base_s == pytest.approx(
+        [longer * base_s for base_s in before.steps.decode.base_s], rel=1e-4
+    )
+
+
+def test_a_step_takes_longer_with_more_and_as_long_as_in_the_profile_with_the_mean() -> None:
+    steal = Steal(mean=0.04, decode=2.5, prefill=5.0)
+    assert steal.decode_factor(0.04) == steal.prefill_factor(0.04) == 1.0
+    assert steal.decode_factor(0.0) == pytest.approx(1 / 1.1)
+    assert steal.decode_factor(0.2) == pytest.approx(1.5 / 1.1)
+    assert steal.prefill_factor(0.2) == pytest.approx(2.0 / 1.2)
+
+
+def test_a_profile_where_more_is_stolen_is_longer_term_by_term() -> None:
+    profile = ServiceProfile.load("sglang-cpu-tiny", Path())
+    assert profile.measurement is not None
+    assert where_stolen(profile, 0.3) == profile
+    steal = Steal(mean=0.0, decode=1.0, prefill=3.0)
+    measurement = profile.measurement.model_copy(update={"steal": steal})
+    found = where_stolen(profile.model_copy(update={"measurement": measurement}), 0.1)
+    before, after = profile.steps, found.steps
+    assert after.decode.base_s == pytest.approx([1.1 * value for value in before.decode.base_s])
+    assert after.decode.context_s == pytest.approx([1.1 * value for value in before.decode.context_s])
+    assert after.prefill.base_s == pytest.approx(1.3 * before.prefill.base_s)
+    assert after.prefill.per_token_s == pytest.approx(1.3 * before.prefill.per_token_s)
+    assert found.requests.ingress_s == pytest.approx(1.3 * profile.requests.ingress_s)
+
+
+def test_samples_beside_far_more_than_the_calmest_of_their_point_are_left_out() -> None:
+    good = samples([0.02])
+    worse = [replace(one, stolen=0.13) for one in good if isinstance(one, DecodeSample)][:3]
+    alone = replace(worse[0], point="only")
+    split = split_samples([*good, *worse, alone])
+    assert split.left_out == 3
+    assert isinstance(split, Split)
+    assert alone in split.decode
