@@ -1,30 +1,46 @@
 """How fast the machine itself is, from second to second, and a profile as it is at another pace.
 
 On a machine with other tenants the same work takes a quarter longer in one minute than in the next, and what servers
-on it compute too. No profile can foretell that. So a small piece of work is timed beside calibrations and live runs
-alike, and each live run is simulated with step times as they are at the pace that the machine had.
+on it compute too, and its host has some of its time for others ("steal"). No profile can foretell either. So a small
+piece of work is timed beside calibrations and live runs alike, the stolen time is read, and each live run is simulated
+with step times as they are at the pace that the machine had, with as much stolen.
 """
 
 import csv
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import pandas as pd
+import psutil
 
 from calibrate.drift import scaled_profile
 from calibrate.work_done import TERMS
 from simcore.profile import ServiceProfile
+from simcore.profile_parts import Slowdown
 
 _INTERVAL_S = 0.2
 _WORK_BYTES = 4_000_000
 """A pass over memory, as a decode step makes over the weights; 1 ms, so that it takes half a percent of a core."""
-_COLUMNS = ("at", "core", "work_s", "beside")
+_STOLEN_EVERY_S = 1.0
+"""Spells in which the host has a fifth of the machine's time for others last for some seconds."""
+_COLUMNS = ("at", "core", "work_s", "stolen_s", "cores_s", "beside")
+"""``stolen_s`` of ``cores_s`` is what the machine's host had for others (steal), since the machine began, all cores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """``work_s``: seconds on a core that the work took; ``stolen``: the share of its time that the machine's host had
+    for others, and from when on (Unix time)."""
+
+    work_s: float
+    stolen: tuple[tuple[float, float], ...]
 
 
 class PaceMeter(AbstractContextManager["PaceMeter"]):
@@ -75,17 +91,23 @@ class PaceMeter(AbstractContextManager["PaceMeter"]):
                     os.sched_setaffinity(0, {core})
                     began = time.thread_time()
                     memory.sum()
-                    rows.writerow((round(time.time(), 3), core, round(time.thread_time() - began, 7), self._beside))
+                    took_s, times = time.thread_time() - began, psutil.cpu_times()
+                    seconds = round(getattr(times, "steal", 0.0), 2), round(sum(times), 2)
+                    rows.writerow((round(time.time(), 3), core, round(took_s, 7), *seconds, self._beside))
 
     def work_s_beside(self, name: str) -> float:
         """Seconds that the work took in the blocks of ``name``. Raises ValueError where nothing was measured."""
         rows = self._read()
         return _typical_s(rows[rows["beside"] == name], name)
 
-    def work_s_between(self, start: float, end: float) -> float:
-        """Seconds that the work took then (Unix time). Raises ValueError where nothing was measured."""
+    def between(self, start: float, end: float) -> Pace:
+        """What it was then (Unix time). Raises ValueError where nothing was measured."""
         rows = self._read()
-        return _typical_s(rows[rows["at"].between(start, end)], f"{start} to {end}")
+        rows = rows[rows["at"].between(start, end)]
+        work_s = _typical_s(rows, f"{start} to {end}")
+        firsts = rows.groupby((rows["at"] - start) // _STOLEN_EVERY_S).first()
+        stolen = firsts["stolen_s"].diff() / firsts["cores_s"].diff()
+        return Pace(work_s, tuple(zip(firsts["at"].tolist(), stolen.iloc[1:].round(4).tolist(), strict=False)))
 
     def _read(self) -> pd.DataFrame:
         return pd.read_csv(self._file, keep_default_na=False)
@@ -109,3 +131,19 @@ def at_pace(profile: ServiceProfile, factor: float, sleep_s: float) -> ServicePr
         }
     )
     return paced.model_copy(update={"steps": steps})
+
+
+def beside_stolen(profile: ServiceProfile, began_at: float, stolen: Sequence[tuple[float, float]]) -> ServiceProfile:
+    """The profile with steps as much longer, second by second of a run that began then (Unix time), as its calibration
+    found for the share of the machine's time that was stolen; as it is where that found nothing stolen."""
+    steal = profile.steal
+    if steal is None:
+        return profile
+    # What was before the run is past, but for the second in which it began.
+    during = [(at - began_at, share) for at, share in stolen]
+    past = sum(at_s <= 0 for at_s, _ in during)
+    # Most of any step is sleep here, and the rest nearly the same for both kinds. Decode steps tell its growth best: a
+    # visit of theirs lasts longer.
+    factors = [(max(at_s, 0.0), steal.decode_factor(share)) for at_s, share in during[max(past - 1, 0) :]]
+    slowdowns = tuple(Slowdown(at_s=at_s, decode=factor, prefill=factor) for at_s, factor in factors)
+    return profile.model_copy(update={"slowdowns": slowdowns})

@@ -1,13 +1,16 @@
-"""Live runs simulated once more, each with the profile as it is at the pace that the machine had meanwhile."""
+"""Live runs simulated once more, each with the profile as it is at the pace that the machine had meanwhile, and with
+as much of its time stolen."""
 
 import json
 import shutil
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from statistics import mean, median
 
+import pandas as pd
 from experiments import Experiment
-from pace import PaceMeter, at_pace
+from pace import Pace, PaceMeter, at_pace, beside_stolen
 from sitting import Sitting
 from validation_report import AS_CALIBRATED
 
@@ -33,17 +36,28 @@ def validate_at_pace(
     folder = sitting.given.out / experiment.name
     shutil.copy(folder / "validation.json", folder / AS_CALIBRATED)
     work_s = meter.work_s_beside(calibrated.beside)
-    factors = {cell.name: _work_s_beside_run(meter, cell) / work_s for cell in sorted((folder / "cells").iterdir())}
-    write_document(folder / "pace.json", {"work_s": work_s, "factors": factors})
+    beside_runs = {cell.name: _beside_run(meter, cell) for cell in sorted((folder / "cells").iterdir())}
+    factors = {cell: pace.work_s / work_s for cell, pace in beside_runs.items()}
+    stolen = {cell: mean(share for _, share in pace.stolen) for cell, pace in beside_runs.items()}
+    write_document(folder / "pace.json", {"work_s": work_s, "factors": factors, "stolen": stolen})
     profiles = sitting.given.out / f"profiles-{experiment.name}"
     profiles.mkdir(exist_ok=True)
     for cell, factor in factors.items():
         paced = at_pace(ServiceProfile.load(calibrated.profile, Path()), factor, calibrated.sleep_s)
+        paced = beside_stolen(paced, _began_at(folder / "cells" / cell), beside_runs[cell].stolen)
         (profiles / f"{cell}.json").write_text(paced.to_json(), encoding="utf-8")
     sitting.validate(experiment, urls, calibrated.profile, cell_profiles=profiles)
 
 
-def _work_s_beside_run(meter: PaceMeter, cell: Path) -> float:
+def _beside_run(meter: PaceMeter, cell: Path) -> Pace:
     manifest = json.loads((cell / "live/manifest.json").read_text(encoding="utf-8"))
     start, end = (datetime.fromisoformat(manifest[name]).timestamp() for name in ("started_at", "finished_at"))
-    return meter.work_s_between(start, end)
+    return meter.between(start, end)
+
+
+def _began_at(cell: Path) -> float:
+    """When the run's clock was at 0 (Unix time): its requests were received by then as they were dispatched."""
+    dispatched_at = pd.read_parquet(cell / "live/requests.parquet").set_index("request_id")["dispatched_at"]
+    lines = (cell / "live/meta_info.jsonl").read_text(encoding="utf-8").splitlines()
+    received = [(one["request_id"], one["request_received_ts"]) for one in map(json.loads, lines)]
+    return median(at - dispatched_at[request] for request, at in received)

@@ -1,5 +1,6 @@
 """The experiments of one call of a validation script, each a call of ``simroute validate``."""
 
+import json
 import os
 import shlex
 import shutil
@@ -9,7 +10,7 @@ import sys
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter, _MutuallyExclusiveGroup
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,13 +85,41 @@ class Sitting:
         if done.returncode not in ((0, 99) if may_fail_gates else (0,)):
             sys.exit(done.returncode)
 
-    def calibrate(self, url: str, name: str, budget: str, *, further: bool = False) -> str:
-        """The profile of a server, measured now: its file. ``further``: with the samples of earlier calls."""
+    def calibrate(
+        self,
+        url: str,
+        name: str,
+        budget: str,
+        *,
+        further: bool = False,
+        beside: AbstractContextManager[None] | None = None,
+    ) -> str:
+        """The profile of a server, measured now: its file. ``further``: with the samples of earlier calls. ``beside``:
+        what goes on meanwhile, entered where anything is measured at all."""
         folder = self.given.out / f"calibration-{name}"
         if further or not (self.given.resume and (folder / "profile.json").is_file()):
             where = ["--resume" if further else "--out", str(folder)]
-            self.simroute("calibrate", "--url", url, "--budget", budget, "--name", name, *where)
+            with beside or nullcontext():
+                self.simroute("calibrate", "--url", url, "--budget", budget, "--name", name, *where)
         return str((folder / "profile.json").resolve())
+
+    def rates_around_capacity(self, scenario: str, profile: str, clients: int) -> list[float]:
+        """``SHARES`` of what the scenario's servers can take with the profile, requests a second: as many clients in a
+        closed loop, simulated. A call that is resumed has those it began with, though its profile has more samples."""
+        file = self.given.out / f"rates-{clients}.json"
+        if self.given.resume and file.exists():
+            return [float(rate) for rate in json.loads(file.read_text(encoding="utf-8"))]
+        changes = [
+            f"servers.0.profile={profile}",
+            f"workload.arrivals={{kind: closed_loop, max_concurrency: {clients}}}",
+            "workload.duration_s=null",
+            "workload.requests=2000",
+        ]
+        result = simulate(load_scenario(scenario, changes), PolicySpec(name="least_request"), 0)
+        capacity = len(result.requests) / result.duration_s
+        rates = [round(share * capacity, 1) for share in SHARES]
+        file.write_text(json.dumps(rates) + "\n", encoding="utf-8")
+        return rates
 
     def rounds(
         self, experiments: list[Experiment], urls: list[str], profile: str, measure_on: Callable[[], str]
@@ -151,13 +180,3 @@ def busy(urls: list[str], out: Path) -> Iterator[None]:
     finally:
         load.send_signal(signal.SIGINT)
         load.wait(60)
-
-
-def rates_around_capacity(scenario: str, profile: str, clients: int) -> list[float]:
-    """``SHARES`` of what the scenario's servers can take with the profile, requests a second: as many clients in a
-    closed loop, simulated."""
-    changes = [f"servers.0.profile={profile}", f"workload.arrivals={{kind: closed_loop, max_concurrency: {clients}}}"]
-    loop = load_scenario(scenario, [*changes, "workload.duration_s=null", "workload.requests=2000"])
-    result = simulate(loop, PolicySpec(name="least_request"), 0)
-    capacity = len(result.requests) / result.duration_s
-    return [round(share * capacity, 1) for share in SHARES]

@@ -10,20 +10,20 @@ small for what is admitted. Tables, plots and what did not hold go to FOLDER.
 Servers on two cores slow each other down, which the simulator does not know. So the profile for all four is measured
 while the other three serve a load, and the one for a single server while they are idle. And the machine drifts: the
 experiments run in rounds, each after 45 s more of calibration, and all are simulated with what was measured in
-all of them. Its pace is measured beside all of it, and in the end each run is simulated once more, at the pace that
-the machine had meanwhile.
+all of them. Its pace, and what its host takes of it, are measured beside all of it, and in the end each run is
+simulated once more, at the pace that the machine had meanwhile and beside what was taken.
 """
 
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from experiments import Experiment
 from pace import PaceMeter
 from paced import Calibrated, validate_at_pace
 from servers import FORWARD_SLEEP_S, slow_down, start, stop, wait, warm_up
-from sitting import ROOT, Sitting, arguments, busy, given_by, rates_around_capacity
+from sitting import ROOT, Sitting, arguments, busy, given_by
 
 PORTS = (31981, 31982, 31983, 31984)
 SLOW = {"max_running_requests": 4, "context_length": 1024, "dtype": "bfloat16"}
@@ -43,7 +43,7 @@ def with_fleet(
     sitting: Sitting, urls: list[str], profile: str, measure_on: Callable[[], str]
 ) -> tuple[list[Experiment], str]:
     """The experiments on four servers, and the profile in the end."""
-    rates = rates_around_capacity("validation-sglang-cpu", profile, clients=32)
+    rates = sitting.rates_around_capacity("validation-sglang-cpu", profile, clients=32)
     listed = ",".join(f"{rate:g}" for rate in rates)
     experiments = [
         Experiment.policies(listed, below=rates[-1]),
@@ -59,13 +59,15 @@ def on_real_servers(sitting: Sitting, sglang: Path, meter: PaceMeter) -> None:
     subprocess.run([python, str(ROOT / "tests/sglang/make_model.py"), str(model), "micro"], check=True)
     urls = [f"http://127.0.0.1:{port}" for port in PORTS]
 
-    def calibrated(name: str, budget: str, further: bool) -> str:
+    def calibrated(
+        name: str, budget: str, further: bool, neighbours: AbstractContextManager[None] | None = None
+    ) -> str:
+        full_name = f"sglang-cpu-micro-{name}"
         with meter.beside(name):
-            return sitting.calibrate(urls[0], f"sglang-cpu-micro-{name}", budget, further=further)
+            return sitting.calibrate(urls[0], full_name, budget, further=further, beside=neighbours)
 
     def beside(further: bool = False) -> str:
-        with busy(urls[1:], given.out / "beside"):
-            return calibrated("beside", "45s", further)
+        return calibrated("beside", "45s", further, busy(urls[1:], given.out / "beside"))
 
     def alone(further: bool = False) -> str:
         return calibrated("alone", "35s", further)

@@ -10,7 +10,7 @@ FOLDER/calibration-gpu/profile.json is the profile to bundle. About 50 minutes.
 """
 
 from experiments import Experiment
-from sitting import ROOT, Sitting, arguments, given_by, rates_around_capacity
+from sitting import ROOT, Sitting, arguments, given_by
 
 CAP = 32
 """Fewer than a GPU runs at once, so that a queue builds up at the router and its order matters."""
@@ -18,8 +18,8 @@ CAP = 32
 
 def on_one_server(sitting: Sitting, url: str, profile: str) -> None:
     """All experiments."""
-    rates = rates_around_capacity("validation-gpu", profile, clients=512)
-    capped = rates_around_capacity("validation-gpu", profile, clients=CAP)
+    rates = sitting.rates_around_capacity("validation-gpu", profile, clients=512)
+    capped = sitting.rates_around_capacity("validation-gpu", profile, clients=CAP)
     sitting.validate(Experiment.rates(_listed(rates), below=rates[-1]), [url], profile)
     sitting.validate(Experiment.closed_loop(), [url], profile)
     sitting.validate(Experiment.order(_listed(capped[-2:]), CAP), [url], profile)

@@ -64,7 +64,8 @@ def _pace(experiment: Experiment, as_calibrated: Path) -> list[str]:
         return []
     return [
         f"Each run is simulated at the [pace]({experiment.name}/pace.json) that the machine had meanwhile (1: as "
-        "while it was calibrated); the last two columns are of simulations with one profile for all runs.",
+        "while it was calibrated), and beside what its host took of it; the last two columns are of simulations with "
+        "one profile for all runs.",
         "",
     ]
 

@@ -8,10 +8,12 @@ from typing import Any
 import pace
 import pytest
 from experiments import Experiment
-from pace import PaceMeter, at_pace
+from pace import PaceMeter, at_pace, beside_stolen
 from validation_report import AS_CALIBRATED, write_report
 
 from simcore.profile import ServiceProfile
+from simcore.profile_measurement import Steal
+from simcore.profile_parts import Slowdown
 from simcore.step_time import StepTimes
 
 SLEEP_S = 0.04
@@ -52,6 +54,21 @@ def test_all_but_the_sleep_takes_as_much_longer(profile: ServiceProfile, factor:
     assert requests.egress_s == pytest.approx(factor * profile.requests.egress_s)
 
 
+def test_what_is_stolen_makes_steps_as_much_longer_as_the_calibration_found(profile: ServiceProfile) -> None:
+    assert beside_stolen(profile, 0.0, [(0.0, 0.1)]) == profile
+    measurement = profile.measurement
+    assert measurement is not None
+    steal = Steal(mean=0.02, decode=0.9, prefill=1.4)
+    known = profile.model_copy(update={"measurement": measurement.model_copy(update={"steal": steal})})
+    found = beside_stolen(known, 1000.5, [(999.0, 0.5), (1000.0, 0.02), (1001.0, 0.12)])
+    # What was before the run is past; the second in which it began goes on in it.
+    assert found.slowdowns == (
+        Slowdown(at_s=0.0, decode=1.0, prefill=1.0),
+        Slowdown(at_s=0.5, decode=steal.decode_factor(0.12), prefill=steal.decode_factor(0.12)),
+    )
+    assert ServiceProfile.model_validate_json(found.to_json()) == found
+
+
 def rows_of(file: Path) -> list[list[str]]:
     return [line.split(",") for line in file.read_text().splitlines()[1:]]
 
@@ -74,13 +91,13 @@ def test_what_is_measured_is_found_by_name_and_by_time(tmp_path: Path, monkeypat
         measure(meter, file, "", 4)
         measure(meter, file, "two", 4)
     rows = rows_of(file)
-    assert {row[3] for row in rows} >= {"one", "", "two"}
+    assert {row[-1] for row in rows} >= {"one", "", "two"}
     assert {row[1] for row in rows} == {str(core) for core in pace.os.sched_getaffinity(0)}
     assert 0 < meter.work_s_beside("one") < 1
     first, last = float(rows[0][0]), float(rows[-1][0])
-    assert meter.work_s_between(first, last) > 0
+    assert meter.between(first, last).work_s > 0
     with pytest.raises(ValueError, match="no pace was measured"):
-        meter.work_s_between(last + 10, last + 20)
+        meter.between(last + 10, last + 20)
     with pytest.raises(ValueError, match="no pace was measured: three"):
         meter.work_s_beside("three")
 
@@ -90,17 +107,29 @@ def test_what_is_measured_is_found_by_name_and_by_time(tmp_path: Path, monkeypat
     assert further.work_s_beside("one") == meter.work_s_beside("one")
     with PaceMeter(file) as anew:
         measure(anew, file, "three", 2)
-    assert not [row for row in rows_of(file) if row[3] == "one"]
+    assert not [row for row in rows_of(file) if row[-1] == "one"]
 
 
 def test_a_core_with_a_neighbour_counts_as_much_as_one_without(tmp_path: Path) -> None:
     file = tmp_path / "pace.csv"
-    rows = [(at, at % 2, 0.003 if at % 2 else 0.001, "x") for at in range(8)] + [(8, 0, 0.5, "x"), (100, 0, 9.0, "y")]
-    file.write_text("\n".join(["at,core,work_s,beside", *(",".join(map(str, row)) for row in rows)]) + "\n")
+    rows = [(at, at % 2, 0.003 if at % 2 else 0.001, at, 100 + 20 * at, "x") for at in range(8)]
+    rows += [(8, 0, 0.5, 8, 260, "x"), (100, 0, 9.0, 8, 460, "y")]
+    header = "at,core,work_s,stolen_s,cores_s,beside"
+    file.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
     meter = PaceMeter(file, resume=True)
     assert meter.work_s_beside("x") == pytest.approx(0.002)
-    assert meter.work_s_between(0, 1) == pytest.approx(0.002)
-    assert meter.work_s_between(99, 101) == pytest.approx(9.0)
+    assert meter.between(0, 1).work_s == pytest.approx(0.002)
+    assert meter.between(99, 101).work_s == pytest.approx(9.0)
+
+
+def test_what_is_stolen_is_told_second_by_second(tmp_path: Path) -> None:
+    file = tmp_path / "pace.csv"
+    stolen_s = [0.0, 0.0, 0.1, 0.3, 0.5, 0.5, 0.5]
+    rows = [(100 + 0.5 * row, 0, 0.001, at, 50 + row, "x") for row, at in enumerate(stolen_s)]
+    header = "at,core,work_s,stolen_s,cores_s,beside"
+    file.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
+    found = PaceMeter(file, resume=True).between(100, 103)
+    assert found.stolen == ((100.0, 0.05), (101.0, 0.2), (102.0, 0.0))
 
 
 def document(e2e_error: float) -> dict[str, Any]:
