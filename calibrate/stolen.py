@@ -25,6 +25,8 @@ Floats = npt.NDArray[np.float64]
 
 _ROUNDS = 4  # of fitting and correcting
 _DIGITS = 4
+_MAD_TO_SIGMA = 1.4826
+_NORMAL_95 = 1.96
 
 
 def find_steal(split: Split, fitted_s: Callable[[Split], tuple[Floats, Floats]]) -> Steal | None:
@@ -43,13 +45,17 @@ def find_steal(split: Split, fitted_s: Callable[[Split], tuple[Floats, Floats]])
 
 
 def _lengthening(samples: Sequence[DecodeSample | PrefillSample], fitted_s: Floats) -> float:
-    """Samples over the fit are a line of what was stolen: by how much it rises from where nothing was. 0 where it was
-    the same beside all, which tells nothing."""
+    """Samples over the fit are a line of what was stolen: by how much it rises from where nothing was. 0 where the rise
+    is within its 95% interval of none, as it is where the same was stolen beside all."""
     stolen, step_s = np.array([(sample.stolen, sample.step_s) for sample in samples]).T
     if np.ptp(stolen) == 0:
         return 0.0
     line = np.column_stack([np.ones_like(stolen), stolen])
-    beside_none, slope = fit_non_negative(line, step_s / fitted_s)
+    longer = step_s / fitted_s
+    beside_none, slope = fit_non_negative(line, longer)
+    sigma = _MAD_TO_SIGMA * float(np.median(np.abs(longer - line @ (beside_none, slope))))
+    if slope < _NORMAL_95 * sigma / (len(longer) ** 0.5 * stolen.std()):
+        return 0.0
     return round(float(slope / beside_none), _DIGITS)
 
 

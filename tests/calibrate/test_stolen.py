@@ -114,3 +114,12 @@ def test_samples_beside_far_more_than_the_calmest_of_their_point_are_left_out() 
     assert split.left_out == 3
     assert isinstance(split, Split)
     assert alone in split.decode
+
+
+def test_what_may_be_chance_is_not_taken_for_a_lengthening() -> None:
+    """Steps that scatter by a tenth, and that steal does nothing to."""
+    steady = samples([0.0], noise=0.1)
+    beside = [replace(one, stolen=0.01 * (number % 3)) for number, one in enumerate(steady)]
+    found = fit_all(split_samples(beside), mixed_chunk=False).steal
+    assert found is not None
+    assert (found.decode, found.prefill) == (0.0, 0.0)
