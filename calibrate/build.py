@@ -69,7 +69,7 @@ def build_profile(facts: ServerFacts, samples: Sequence[Sample], session: Sessio
             server_args=facts.args,
             started_at=session.started_at.isoformat(timespec="seconds"),
             duration_s=round(session.duration_s, 1),
-            samples=len(split) + split.left_out,
+            samples=len(split.samples) + split.left_out,
             held_back=fitted.held_back,
             confidence=fitted.confidence,
             server_clock_ratio=ratio,

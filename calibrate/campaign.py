@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import median_abs_deviation
 from scipy.stats import t as student
 
 from .errors import ForeignTrafficError, ServerMisbehavedError
@@ -21,7 +22,6 @@ __all__ = ["Campaign", "Progress"]
 _ENOUGH = 0.02  # half width of a point's 95% interval, relative to its mean
 _FEWEST = 3
 _MOST = 12
-_MAD_TO_SIGMA = 1.4826
 _FIRST_GUESS_TOKENS_PER_S = 20_000.0
 _FIRST_GUESS_STEP_S = 0.02
 _TOLERATED_MISSES = 3
@@ -49,11 +49,8 @@ class _Record:
         one bad visit does not take all the time."""
         if len(self.values) < 2:
             return math.inf
-        values = np.array(self.values)
-        centre = float(np.median(values))
-        sigma = _MAD_TO_SIGMA * float(np.median(np.abs(values - centre)))
-        error = sigma / math.sqrt(len(values))
-        return float(student.ppf(0.975, len(values) - 1) * error / abs(centre))
+        error = float(median_abs_deviation(self.values, scale="normal")) / math.sqrt(len(self.values))
+        return float(student.ppf(0.975, len(self.values) - 1) * error / abs(np.median(self.values)))
 
 
 class Campaign:

@@ -14,7 +14,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -48,7 +48,7 @@ _BARS = {"tpot_s": 0.05, "ttft_s": 0.15, "throughput_tps": 0.05}
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Mean TPOT and TTFT over the requests (seconds), output tokens per second over the whole run; the share of the
-    machine's time that was stolen meanwhile."""
+    machine's time that was stolen meanwhile, 0 where that could not be seen."""
 
     tpot_s: float
     ttft_s: float
@@ -97,13 +97,13 @@ async def measure(client: SglangClient, scenario: Scenario, concurrency: int) ->
     answers = await _drive(client, workload, concurrency)
     duration_s = time.perf_counter() - started
     stolen = neighbours.meanwhile().stolen
-    outcome = _outcome(
+    return _outcome(
         np.array([answer.ttft_s for answer in answers]),
         np.array([answer.token_at[-1] - answer.token_at[0] for answer in answers]),
         np.array([float(answer.tokens[-1]) for answer in answers]),
         duration_s,
+        stolen,
     )
-    return replace(outcome, stolen=stolen)
 
 
 async def _drive(client: SglangClient, workload: Workload, concurrency: int) -> list[Answer]:
@@ -120,12 +120,13 @@ async def _drive(client: SglangClient, workload: Workload, concurrency: int) -> 
     return answers
 
 
-def _outcome(ttft_s: Floats, decode_s: Floats, tokens: Floats, duration_s: float) -> Outcome:
+def _outcome(ttft_s: Floats, decode_s: Floats, tokens: Floats, duration_s: float, stolen: float = 0.0) -> Outcome:
     several = tokens > 1
     return Outcome(
         tpot_s=float((decode_s[several] / (tokens[several] - 1)).mean()),
         ttft_s=float(ttft_s.mean()),
         throughput_tps=float(tokens.sum() / duration_s),
+        stolen=stolen,
     )
 
 

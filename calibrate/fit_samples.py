@@ -111,7 +111,7 @@ def _check_enough(split: Split) -> None:
 
 def _fit_evened(split: Split, mixed_chunk: bool) -> tuple[_Fit, Steal | None]:
     fit = _fit_steps(split, mixed_chunk)
-    steal = find_steal(split, lambda evened: _fitted_s(evened, fit))
+    steal = find_steal(split, lambda even: _fitted_s(even, fit))
     return fit if steal is None else _fit_steps(evened(split, steal), mixed_chunk), steal
 
 

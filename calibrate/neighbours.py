@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-__all__ = ["TOO_MUCH_CORES", "TOO_MUCH_STOLEN", "Meanwhile", "Neighbours"]
+__all__ = ["TOO_MUCH_CORES", "TOO_MUCH_STOLEN", "Meanwhile", "Neighbours", "ProcessorTime"]
 
 TOO_MUCH_CORES = 0.3
 """Others that use so much of the machine draw steps out."""
@@ -20,12 +20,29 @@ _CALM_SHARE = 0.15  # of all time since the start that may be spent on waiting
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessorTime:
+    """All cores' seconds since the machine started: in all, those in use, and those that the host of a virtual machine
+    had for others ("steal")."""
+
+    cores_s: float
+    busy_s: float
+    stolen_s: float
+
+    @classmethod
+    def now(cls) -> "ProcessorTime":
+        """By the operating system's count."""
+        times = psutil.cpu_times()
+        # Guests' time is in that of their owners already; only Linux knows these.
+        cores_s = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        stolen_s = getattr(times, "steal", 0.0)
+        return cls(cores_s, cores_s - times.idle - getattr(times, "iowait", 0.0) - stolen_s, stolen_s)
+
+
+@dataclass(frozen=True, slots=True)
 class _Mark:
     at: float
-    busy_s: float
     ours_s: float
-    stolen_s: float
-    cores_s: float
+    all: ProcessorTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +95,13 @@ class Neighbours:
         self._waited_s += time.monotonic() - began
 
     def _now(self) -> _Mark:
-        times = psutil.cpu_times()
-        # Guests' time is in that of their owners already; only Linux knows these.
-        cores_s = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-        stolen_s = getattr(times, "steal", 0.0)
-        busy_s = cores_s - times.idle - getattr(times, "iowait", 0.0) - stolen_s
         ours_s = sum(_processor_s(process) for process in self._ours)
-        return _Mark(time.monotonic(), busy_s, ours_s, stolen_s, cores_s)
+        return _Mark(time.monotonic(), ours_s, ProcessorTime.now())
 
     def _since(self, mark: _Mark) -> Meanwhile:
         now = self._now()
-        others_s = (now.busy_s - mark.busy_s) - (now.ours_s - mark.ours_s)
-        stolen = (now.stolen_s - mark.stolen_s) / max(now.cores_s - mark.cores_s, 1e-3)
+        others_s = (now.all.busy_s - mark.all.busy_s) - (now.ours_s - mark.ours_s)
+        stolen = (now.all.stolen_s - mark.all.stolen_s) / max(now.all.cores_s - mark.all.cores_s, 1e-3)
         return Meanwhile(round(max(others_s / max(now.at - mark.at, 1e-3), 0.0), 2), round(stolen, 4))
 
 

@@ -26,8 +26,9 @@ class Split:
     ride: tuple[RideSample, ...]
     left_out: int
 
-    def __len__(self) -> int:
-        return len(self.decode) + len(self.prefill) + len(self.ride)
+    @property
+    def samples(self) -> tuple[DecodeSample | PrefillSample | RideSample, ...]:
+        return (*self.decode, *self.prefill, *self.ride)
 
 
 def was_disturbed(sample: DecodeSample | PrefillSample | RideSample) -> bool:

@@ -9,15 +9,14 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import median_abs_deviation
 
 from simcore.profile import ServiceProfile
 from simcore.profile_measurement import Steal
 
-from .drift import scaled_profile
 from .fit import fit_non_negative
 from .samples import DecodeSample, PrefillSample
 from .split import Split
-from .work_done import TERMS
 
 __all__ = ["evened", "find_steal", "where_stolen"]
 
@@ -25,15 +24,13 @@ Floats = npt.NDArray[np.float64]
 
 _ROUNDS = 4  # of fitting and correcting
 _DIGITS = 4
-_MAD_TO_SIGMA = 1.4826
 _NORMAL_95 = 1.96
 
 
 def find_steal(split: Split, fitted_s: Callable[[Split], tuple[Floats, Floats]]) -> Steal | None:
     """``fitted_s`` fits the step times of a split, and gives those of its decode and of its prefill samples by the fit,
     seconds. None where nothing was stolen, or that could not be seen."""
-    samples: list[DecodeSample | PrefillSample] = [*split.decode, *split.prefill]
-    mean = float(np.mean([sample.stolen for sample in samples]))
+    mean = float(np.mean([*(one.stolen for one in split.decode), *(one.stolen for one in split.prefill)]))
     if mean == 0:
         return None
     steal = Steal(mean=round(mean, _DIGITS), decode=0.0, prefill=0.0)
@@ -53,7 +50,7 @@ def _lengthening(samples: Sequence[DecodeSample | PrefillSample], fitted_s: Floa
     line = np.column_stack([np.ones_like(stolen), stolen])
     longer = step_s / fitted_s
     beside_none, slope = fit_non_negative(line, longer)
-    sigma = _MAD_TO_SIGMA * float(np.median(np.abs(longer - line @ (beside_none, slope))))
+    sigma = float(median_abs_deviation(longer - line @ (beside_none, slope), scale="normal"))
     if slope < _NORMAL_95 * sigma / (len(longer) ** 0.5 * stolen.std()):
         return 0.0
     return round(float(slope / beside_none), _DIGITS)
@@ -79,10 +76,8 @@ def evened(split: Split, steal: Steal | None) -> Split:
 
 
 def where_stolen(profile: ServiceProfile, share: float) -> ServiceProfile:
-    """The profile as it is where such a share of the processor time is stolen; as it was measured where it does not
-    tell what that costs."""
+    """The profile where such a share of the processor time is stolen from the start; as it was measured where it does
+    not tell what that costs."""
     if profile.steal is None:
         return profile
-    decode, prefill = profile.steal.decode_factor(share), profile.steal.prefill_factor(share)
-    # What is done around the steps is the processor's work as well, and waits as a prefill does.
-    return scaled_profile(profile, [decode if term.startswith("decode") else prefill for term in TERMS])
+    return profile.model_copy(update={"slowdowns": (profile.steal.slowdown(0.0, share),)})

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from simcore.profile_measurement import Trust
 
 from .fit_samples import Fitted
-from .samples import DecodeSample, PrefillSample, RideSample
 from .split import Split, was_disturbed
 
 __all__ = ["Verdict", "judge"]
@@ -62,10 +61,9 @@ def _other_doubts(split: Split, clock_ratio: float | None, missed: dict[str, str
         doubts.append(f"only {len(split.decode)} decode and {len(split.prefill)} prefill samples: give more --budget")
     if clock_ratio is not None and abs(clock_ratio - 1) > _CLOCKS_APART:
         doubts.append(f"the client saw decode steps {clock_ratio:.2f} times as long as the server counted")
-    samples: list[DecodeSample | PrefillSample | RideSample] = [*split.decode, *split.prefill, *split.ride]
-    beside = sum(map(was_disturbed, samples))
-    if beside > _MUCH_DISTURBED * len(split):
-        doubts.append(f"{beside} of {len(split)} samples were taken while other work, or its host, used the machine")
+    beside, samples = sum(map(was_disturbed, split.samples)), len(split.samples)
+    if beside > _MUCH_DISTURBED * samples:
+        doubts.append(f"{beside} of {samples} samples were taken while other work, or its host, used the machine")
     if missed:
         doubts.append(f"{len(missed)} points could not be measured ({next(iter(missed))}, ...)")
     if busy:

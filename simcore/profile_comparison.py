@@ -35,24 +35,17 @@ class ProfileDifference:
 def compare_profiles(first: ServiceProfile, second: ServiceProfile) -> ProfileDifference:
     """Over a grid of the range valid for both; beside as much stolen time as the first, where both tell of theirs."""
     stolen = _stolen(first, second)
-    decode_longer, prefill_longer = _longer(second, stolen)
     batch = min(p.valid_range.max_batch for p in (first, second))
     batch = min(batch, *(p.settings.max_running_requests for p in (first, second)))
     context = min(p.valid_range.max_context_tokens for p in (first, second))
     tokens = min(p.valid_range.max_prefill_tokens for p in (first, second))
-    times = [StepTimes(p.steps, p.settings) for p in (first, second)]
+    times = [StepTimes(first.steps, first.settings), _times_beside(second, stolen)]
     decode = [
-        [
-            factor * (one.decode_base_s[rows] + one.decode_context_s[rows] * rows * length)
-            for one, factor in zip(times, decode_longer, strict=True)
-        ]
+        [one.decode_base_s[rows] + one.decode_context_s[rows] * rows * length for one in times]
         for rows in _spread(1, batch)
         for length in _spread(min(64, context), context)
     ]
-    prefill = [
-        [factor * one.prefill_s(new, new * new / 2) for one, factor in zip(times, prefill_longer, strict=True)]
-        for new in _spread(1, tokens)
-    ]
+    prefill = [[one.prefill_s(new, new * new / 2) for one in times] for new in _spread(1, tokens)]
     requests = [
         [
             p.requests.ingress_s + p.requests.egress_s + p.requests.ingress_per_prompt_token_s * new
@@ -73,12 +66,13 @@ def _stolen(first: ServiceProfile, second: ServiceProfile) -> tuple[float, float
     return first.steal.mean, second.steal.mean
 
 
-def _longer(second: ServiceProfile, stolen: tuple[float, float] | None) -> tuple[tuple[float, float], ...]:
-    """By which decode and prefill steps of either are to be multiplied."""
+def _times_beside(second: ServiceProfile, stolen: tuple[float, float] | None) -> StepTimes:
+    """Of the second, with as much stolen as beside the first."""
+    times = StepTimes(second.steps, second.settings)
     if stolen is None or second.steal is None:
-        return (1.0, 1.0), (1.0, 1.0)
-    here, _ = stolen
-    return (1.0, second.steal.decode_factor(here)), (1.0, second.steal.prefill_factor(here))
+        return times
+    slowdown = second.steal.slowdown(0.0, stolen[0])
+    return times.slowed(slowdown.decode, slowdown.prefill)
 
 
 def _spread(low: int, high: int) -> list[int]:

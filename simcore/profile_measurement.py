@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from .launch import PositiveFloat, PositiveInt, Seconds
-from .profile_parts import Residuals
+from .profile_parts import Residuals, Slowdown
 
 __all__ = ["Confidence", "LoadReport", "Measurement", "Steal", "Trust"]
 
@@ -53,6 +53,10 @@ class Steal(_Part):
     def prefill_factor(self, share: float) -> float:
         """Likewise of a prefill step."""
         return (1.0 + self.prefill * share) / (1.0 + self.prefill * self.mean)
+
+    def slowdown(self, at_s: float, share: float) -> Slowdown:
+        """Of the profile's times, where so much is stolen from then on."""
+        return Slowdown(at_s=at_s, decode=self.decode_factor(share), prefill=self.prefill_factor(share))
 
 
 class Measurement(_Part):

@@ -10,7 +10,7 @@ import csv
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,11 @@ from types import TracebackType
 
 import numpy as np
 import pandas as pd
-import psutil
 
 from calibrate.drift import scaled_profile
+from calibrate.neighbours import ProcessorTime
 from calibrate.work_done import TERMS
 from simcore.profile import ServiceProfile
-from simcore.profile_parts import Slowdown
 
 _INTERVAL_S = 0.2
 _WORK_BYTES = 4_000_000
@@ -36,8 +35,8 @@ _COLUMNS = ("at", "core", "work_s", "stolen_s", "cores_s", "beside")
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """``work_s``: seconds on a core that the work took; ``stolen``: the share of its time that the machine's host had
-    for others, and from when on (Unix time)."""
+    """``work_s``: seconds on a core that the work took; ``stolen``: from when on (seconds), which share of its time the
+    machine's host had for others."""
 
     work_s: float
     stolen: tuple[tuple[float, float], ...]
@@ -91,8 +90,8 @@ class PaceMeter(AbstractContextManager["PaceMeter"]):
                     os.sched_setaffinity(0, {core})
                     began = time.thread_time()
                     memory.sum()
-                    took_s, times = time.thread_time() - began, psutil.cpu_times()
-                    seconds = round(getattr(times, "steal", 0.0), 2), round(sum(times), 2)
+                    took_s, machine = time.thread_time() - began, ProcessorTime.now()
+                    seconds = round(machine.stolen_s, 2), round(machine.cores_s, 2)
                     rows.writerow((round(time.time(), 3), core, round(took_s, 7), *seconds, self._beside))
 
     def work_s_beside(self, name: str) -> float:
@@ -101,13 +100,15 @@ class PaceMeter(AbstractContextManager["PaceMeter"]):
         return _typical_s(rows[rows["beside"] == name], name)
 
     def between(self, start: float, end: float) -> Pace:
-        """What it was then (Unix time). Raises ValueError where nothing was measured."""
+        """What it was then (Unix time), since ``start``. Raises ValueError where nothing was measured."""
         rows = self._read()
         rows = rows[rows["at"].between(start, end)]
         work_s = _typical_s(rows, f"{start} to {end}")
-        firsts = rows.groupby((rows["at"] - start) // _STOLEN_EVERY_S).first()
-        stolen = firsts["stolen_s"].diff() / firsts["cores_s"].diff()
-        return Pace(work_s, tuple(zip(firsts["at"].tolist(), stolen.iloc[1:].round(4).tolist(), strict=False)))
+        spell = (rows["at"] - start) // _STOLEN_EVERY_S * _STOLEN_EVERY_S
+        spells = rows.groupby(spell)[["stolen_s", "cores_s"]].first()
+        until_next = spells.diff().shift(-1).iloc[:-1]
+        stolen = (until_next["stolen_s"] / until_next["cores_s"]).round(4)
+        return Pace(work_s, tuple(zip(stolen.index.tolist(), stolen.tolist(), strict=True)))
 
     def _read(self) -> pd.DataFrame:
         return pd.read_csv(self._file, keep_default_na=False)
@@ -133,17 +134,12 @@ def at_pace(profile: ServiceProfile, factor: float, sleep_s: float) -> ServicePr
     return paced.model_copy(update={"steps": steps})
 
 
-def beside_stolen(profile: ServiceProfile, began_at: float, stolen: Sequence[tuple[float, float]]) -> ServiceProfile:
-    """The profile with steps as much longer, second by second of a run that began then (Unix time), as its calibration
-    found for the share of the machine's time that was stolen; as it is where that found nothing stolen."""
-    steal = profile.steal
-    if steal is None:
+def beside_stolen(profile: ServiceProfile, pace: Pace) -> ServiceProfile:
+    """The profile with steps as much longer, second by second of a run, as its calibration found for the share of the
+    machine's time that was stolen; as it is where that found nothing stolen."""
+    if profile.steal is None:
         return profile
-    # What was before the run is past, but for the second in which it began.
-    during = [(at - began_at, share) for at, share in stolen]
-    past = sum(at_s <= 0 for at_s, _ in during)
     # Most of any step is sleep here, and the rest nearly the same for both kinds. Decode steps tell its growth best: a
     # visit of theirs lasts longer.
-    factors = [(max(at_s, 0.0), steal.decode_factor(share)) for at_s, share in during[max(past - 1, 0) :]]
-    slowdowns = tuple(Slowdown(at_s=at_s, decode=factor, prefill=factor) for at_s, factor in factors)
-    return profile.model_copy(update={"slowdowns": slowdowns})
+    steal = profile.steal.model_copy(update={"prefill": profile.steal.decode})
+    return profile.model_copy(update={"slowdowns": tuple(steal.slowdown(at_s, share) for at_s, share in pace.stolen)})

@@ -4,9 +4,8 @@ as much of its time stolen."""
 import json
 import shutil
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 
 import pandas as pd
 from experiments import Experiment
@@ -44,20 +43,15 @@ def validate_at_pace(
     profiles.mkdir(exist_ok=True)
     for cell, factor in factors.items():
         paced = at_pace(ServiceProfile.load(calibrated.profile, Path()), factor, calibrated.sleep_s)
-        paced = beside_stolen(paced, _began_at(folder / "cells" / cell), beside_runs[cell].stolen)
+        paced = beside_stolen(paced, beside_runs[cell])
         (profiles / f"{cell}.json").write_text(paced.to_json(), encoding="utf-8")
     sitting.validate(experiment, urls, calibrated.profile, cell_profiles=profiles)
 
 
 def _beside_run(meter: PaceMeter, cell: Path) -> Pace:
-    manifest = json.loads((cell / "live/manifest.json").read_text(encoding="utf-8"))
-    start, end = (datetime.fromisoformat(manifest[name]).timestamp() for name in ("started_at", "finished_at"))
-    return meter.between(start, end)
-
-
-def _began_at(cell: Path) -> float:
-    """When the run's clock was at 0 (Unix time): its requests were received by then as they were dispatched."""
-    dispatched_at = pd.read_parquet(cell / "live/requests.parquet").set_index("request_id")["dispatched_at"]
+    requests = pd.read_parquet(cell / "live/requests.parquet").set_index("request_id")
     lines = (cell / "live/meta_info.jsonl").read_text(encoding="utf-8").splitlines()
-    received = [(one["request_id"], one["request_received_ts"]) for one in map(json.loads, lines)]
-    return median(at - dispatched_at[request] for request, at in received)
+    received = pd.Series({one["request_id"]: one["request_received_ts"] for one in map(json.loads, lines)})
+    # When the run's clock was at 0 (Unix time): servers received requests as they were dispatched.
+    began_at = float((received - requests["dispatched_at"]).median())
+    return meter.between(began_at, began_at + float(requests["finished_at"].max()))

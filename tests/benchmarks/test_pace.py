@@ -8,7 +8,7 @@ from typing import Any
 import pace
 import pytest
 from experiments import Experiment
-from pace import PaceMeter, at_pace, beside_stolen
+from pace import Pace, PaceMeter, at_pace, beside_stolen
 from validation_report import AS_CALIBRATED, write_report
 
 from simcore.profile import ServiceProfile
@@ -55,16 +55,16 @@ def test_all_but_the_sleep_takes_as_much_longer(profile: ServiceProfile, factor:
 
 
 def test_what_is_stolen_makes_steps_as_much_longer_as_the_calibration_found(profile: ServiceProfile) -> None:
-    assert beside_stolen(profile, 0.0, [(0.0, 0.1)]) == profile
+    pace = Pace(work_s=0.001, stolen=((0.0, 0.02), (1.0, 0.12)))
+    assert beside_stolen(profile, pace) == profile
     measurement = profile.measurement
     assert measurement is not None
     steal = Steal(mean=0.02, decode=0.9, prefill=1.4)
     known = profile.model_copy(update={"measurement": measurement.model_copy(update={"steal": steal})})
-    found = beside_stolen(known, 1000.5, [(999.0, 0.5), (1000.0, 0.02), (1001.0, 0.12)])
-    # What was before the run is past; the second in which it began goes on in it.
+    found = beside_stolen(known, pace)
     assert found.slowdowns == (
         Slowdown(at_s=0.0, decode=1.0, prefill=1.0),
-        Slowdown(at_s=0.5, decode=steal.decode_factor(0.12), prefill=steal.decode_factor(0.12)),
+        Slowdown(at_s=1.0, decode=steal.decode_factor(0.12), prefill=steal.decode_factor(0.12)),
     )
     assert ServiceProfile.model_validate_json(found.to_json()) == found
 
@@ -129,7 +129,7 @@ def test_what_is_stolen_is_told_second_by_second(tmp_path: Path) -> None:
     header = "at,core,work_s,stolen_s,cores_s,beside"
     file.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
     found = PaceMeter(file, resume=True).between(100, 103)
-    assert found.stolen == ((100.0, 0.05), (101.0, 0.2), (102.0, 0.0))
+    assert found.stolen == ((0.0, 0.05), (1.0, 0.2), (2.0, 0.0))
 
 
 def document(e2e_error: float) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def test_disturbed_samples_are_left_out_where_there_are_others() -> None:
     bad = [DecodeSample(4, 64.0, 47, 0.5, 0.5, 1.0, "d4 64.0")] * 3
     split = split_samples([*good, *bad])
     assert split.left_out == 3
-    assert len(split) == len(good)
+    assert len(split.samples) == len(good)
     alone = split_samples([*good, DecodeSample(8, 64.0, 47, 0.5, 0.5, 1.0, "only")])
     assert any(sample.point == "only" for sample in alone.decode)
 
