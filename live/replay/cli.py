@@ -27,7 +27,8 @@ SCENARIO and POLICY are as for `simroute sim`. The servers are one of
   --emulate N            emulated at the pace of the scenario's profiles: no GPU is needed
 
 The router is the very one that is simulated, and the run folder has the same files as a simulation's, and beside them
-every event, decision and load report. A run whose load generator was late is marked as invalid, with exit code 99.
+every event, decision and load report. A run whose load generator was late, or whose servers are gone for 30 s, is
+marked as invalid, with exit code 99.
 
 \b
 Examples:

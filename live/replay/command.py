@@ -65,11 +65,12 @@ async def carry_out(command: LiveCommand) -> End:
     profiles = check_experiment(scenario)
     if not command.no_out:
         check_out(command.out)
-    finding, invalid = await _Live(command, scenario, profiles).run()
+    runs = _Live(command, scenario, profiles)
+    finding, invalid = await runs.run()
     show(finding, (), as_json=command.as_json)
     for policy, reason in invalid:
         click.echo(f"simroute: {policy}: the run is invalid: {reason}", err=True)
-    return End(finding.interrupted, bool(invalid))
+    return End(finding.interrupted and not runs.gave_up, bool(invalid))
 
 
 class _Live:
@@ -88,9 +89,11 @@ class _Live:
         self._runs: list[MeasuredRun] = []
         self._invalid: list[tuple[str, str]] = []
         self._path: Path | None = None
+        self.gave_up = False
 
     async def run(self) -> tuple[Finding, list[tuple[str, str]]]:
-        """All policies, or those until Ctrl-C; and those whose runs prove nothing, with the reason."""
+        """All policies, or those until Ctrl-C or until the servers are gone; and those whose runs prove nothing, with
+        the reason."""
         command, scenario = self._command, self._scenario
         with ExitStack() as stack:
             together: ComparisonFolder | None = None
@@ -125,6 +128,7 @@ class _Live:
                 )
                 self._keep(policy, run, started_at, together)
             if run.result.interrupted:
+                self.gave_up = run.gave_up
                 return True
         return False
 

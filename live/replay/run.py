@@ -1,7 +1,6 @@
 """One policy over one workload, in real time, and the result that it leaves."""
 
 import asyncio
-import json
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from live.clock import WallClock
 from live.routing.air import Air, Timeouts
 from live.routing.controlling import Controlling
 from live.routing.driver import Driver
-from live.routing.event_log import EventLog, Replay, RouterSetup, replay
+from live.routing.event_log import EventLog, RouterSetup, replay
 from live.routing.fleet import Fleet, FleetSettings, Member
 from policies.controllers import check_controller_needs
 from policies.ledger import ServerReport
@@ -40,20 +39,16 @@ from simcore.scenario import ControlAction, PolicySpec, Scenario
 from simcore.workload import build_workload
 
 from .books import Books
-from .connecting import connected, not_reported, server_note
+from .connecting import connected, not_reported
 from .generator import Generator
 from .prompts import PromptTokens
-from .stopping import stopping_on_errors, stopping_on_interrupt
+from .stopping import stopping_on_errors, stopping_on_interrupt, stopping_on_silence
 from .tables import Counters, read_counters, server_frame
+from .validity import Course, write_notes
 
 __all__ = ["LiveOptions", "LiveRun", "Progress", "run_live"]
 
-LATE_S = 0.010
-"""A run is invalid when the 99th percentile of the generator's lateness is more."""
 _MOST_CONNECTIONS = 64  # opened to each server before the first request
-
-EMULATOR_LATE_S = 0.050
-"""... or when an emulated server ever fell behind its pace by more."""
 
 Progress = Callable[[Generator], None]
 
@@ -61,7 +56,8 @@ Progress = Callable[[Generator], None]
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
     """How a run is carried out. ``speed`` is the emulators' own; real servers have 1. ``backends`` are the servers'
-    kinds one by one, empty where all are of the kind ``backend``."""
+    kinds one by one, empty where all are of the kind ``backend``. A run ends where no server has been ready for
+    ``silent_s``, seconds of the wall clock."""
 
     backend: str = "sglang"
     backends: tuple[str, ...] = ()
@@ -69,16 +65,19 @@ class LiveOptions:
     speed: float = 1.0
     max_attempts: int = 3
     flush: bool = True
+    silent_s: float = 30.0
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """What a run leaves: the result, and files to lie beside it. ``invalid`` says why it proves nothing, if it does."""
+    """What a run leaves: the result, and files to lie beside it. ``invalid`` says why it proves nothing, if it does;
+    ``gave_up``: that is why it ended early."""
 
     result: RunResult
     files: tuple[Path, ...]
     invalid: str | None
+    gave_up: bool
 
 
 async def run_live(
@@ -93,7 +92,7 @@ async def run_live(
     """Run one policy; files are written into ``folder``. Raises UserError and PolicyError before a request is sent, and
     at once what the policy raises in the run.
 
-    On Ctrl-C the result so far comes back, marked ``interrupted``.
+    On Ctrl-C, and where the servers are gone, the result so far comes back, marked ``interrupted``.
     """
     started = time.perf_counter()
     kinds = options.backends or (options.backend,) * len(urls)
@@ -167,9 +166,10 @@ class _Run:
         prompts = PromptTokens(workload, seed)
         self.generator = Generator(self._air, self._clock, workload, faces, prompts, self._books, models)
         self._counters: dict[str, Counters] = {}
+        self._silent: list[str] = []
 
     async def go(self, on_progress: Progress) -> bool:
-        """The run itself; returns whether it was interrupted."""
+        """The run itself; returns whether it ended early."""
         members = list(self._fleet.members.values())
         if self._options.flush:
             await self._flush(members)
@@ -180,7 +180,11 @@ class _Run:
             self._clock.at(action.at_s, self._on_control, (action, turn))
         ticker = asyncio.get_running_loop().create_task(_tick(on_progress, self.generator))
         try:
-            with stopping_on_interrupt(self.generator) as interrupted, stopping_on_errors(self.generator) as errors:
+            with (
+                stopping_on_interrupt(self.generator) as interrupted,
+                stopping_on_errors(self.generator) as errors,
+                stopping_on_silence(self.generator, self._fleet, self._options.silent_s) as self._silent,
+            ):
                 async with self._fleet.watching():
                     if self._controller is not None:
                         self._controlling.start(self._controller)
@@ -199,7 +203,7 @@ class _Run:
                 start = before[member.server_id]
                 self._counters[member.server_id] = {name: now[name] - start.get(name, 0.0) for name in now}
         self._duration_s = self._clock.now
-        return bool(interrupted)
+        return bool(interrupted or self._silent)
 
     async def _open_connections(self, members: list[Member]) -> None:
         """All clients of a closed loop begin at once, and connecting takes as long as sending."""
@@ -224,9 +228,10 @@ class _Run:
         proof = replay(self._paths["events.jsonl"])
         if proof.differences:
             raise RuntimeError("a replay of the event log decides differently: " + "; ".join(proof.differences))
-        invalid, emulated = self._write_notes(proof)
-        warnings = [f"invalid: {invalid}"] if invalid else []
-        if emulated:
+        course = Course(self.generator.lateness(), self._counters, self._options.speed, self._gone())
+        write_notes(self._notes, course, members, proof)
+        warnings = [f"invalid: {course.invalid}"] if course.invalid else []
+        if any(member.facts.is_emulator for member in members):
             warnings.append("the servers were emulators: their times are a profile's, not a GPU's")
         result = RunResult(
             scenario=self._scenario.name,
@@ -247,27 +252,13 @@ class _Run:
             caps=self._caps.frame(),
             controller=controller_label(self._scenario),
         )
-        return LiveRun(result, (*self._paths.values(), self._notes), invalid)
+        return LiveRun(result, (*self._paths.values(), self._notes), course.invalid, gave_up=course.gone is not None)
 
-    def _write_notes(self, proof: Replay) -> tuple[str | None, bool]:
-        """Write ``live.json``; why the run is invalid, if it is, and whether its servers were emulated."""
-        members = list(self._fleet.members.values())
-        lateness = self.generator.lateness()
-        behind_s = max((said.get("late_s", 0.0) for said in self._counters.values()), default=0.0) / self._options.speed
-        invalid = _invalid(lateness["p99_s"], behind_s)
-        emulated = any(member.facts.is_emulator for member in members)
-        document = {
-            "valid": invalid is None,
-            "invalid_because": invalid,
-            "emulated": emulated,
-            "generator_lateness": lateness,
-            "emulators_behind_s": behind_s if emulated else None,
-            "speed": self._options.speed,
-            "event_log": {"events": proof.events, "decisions": proof.decisions, "replay_identical": True},
-            "servers": [server_note(member) for member in members],
-        }
-        self._notes.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        return invalid, emulated
+    def _gone(self) -> str | None:
+        if not self._silent:
+            return None
+        urls = [one.backend.origin.url for one in self._fleet.members.values() if one.facts.model in self._silent]
+        return f"no server was ready for {self._options.silent_s:g} s: {', '.join(urls)}"
 
     def _on_report(self, member: Member, report: ServerReport) -> None:
         self._books.report(member, report, self._driver.servers[member.server_id].in_flight_requests)
@@ -281,14 +272,6 @@ class _Run:
         for member in list(self._fleet.members.values()):
             if action.server in (None, member.server_id):
                 self._fleet.drain(member.server_id, draining=bool(action.draining))
-
-
-def _invalid(late_s: float, behind_s: float) -> str | None:
-    if late_s > LATE_S:
-        return f"the generator was late: 1% of requests by more than {late_s * 1e3:.1f} ms (bound {LATE_S * 1e3:g} ms)"
-    if behind_s > EMULATOR_LATE_S:
-        return f"an emulator fell behind its pace by {behind_s * 1e3:.0f} ms (bound {EMULATOR_LATE_S * 1e3:g} ms)"
-    return None
 
 
 async def _tick(on_progress: Progress, generator: Generator) -> None:

@@ -1,4 +1,4 @@
-"""What ends a run before its last request: Ctrl-C, and a defect in a callback."""
+"""What ends a run before its last request: Ctrl-C, a defect in a callback, and servers that are gone."""
 
 import asyncio
 import signal
@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from live.routing.fleet import Fleet
+
 from .generator import Generator
 
-__all__ = ["stopping_on_errors", "stopping_on_interrupt"]
+__all__ = ["stopping_on_errors", "stopping_on_interrupt", "stopping_on_silence"]
+
+_LOOK_EVERY_S = 0.5
 
 
 @contextmanager
@@ -54,3 +58,25 @@ def stopping_on_interrupt(generator: Generator) -> Iterator[list[int]]:
         yield interrupted
     finally:
         loop.remove_signal_handler(signal.SIGINT)
+
+
+@contextmanager
+def stopping_on_silence(generator: Generator, fleet: Fleet, after_s: float) -> Iterator[list[str]]:
+    """Within the block a model that no server has been ready for, for so long (wall clock), ends the generator; the
+    list says which then. The router holds its requests meanwhile, as a server may come back."""
+    silent: list[str] = []
+    loop = asyncio.get_running_loop()
+
+    async def watch() -> None:
+        heard_at = dict.fromkeys(fleet.models, loop.time())
+        while not silent:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            heard_at |= {member.facts.model: loop.time() for member in fleet.members.values() if member.ready}
+            silent.extend(model for model, at in heard_at.items() if loop.time() - at > after_s)
+        generator.stop()
+
+    watcher = loop.create_task(watch())
+    try:
+        yield silent
+    finally:
+        watcher.cancel()

@@ -14,6 +14,7 @@ import click
 from live.replay.launcher import emulators
 from live.replay.progress import LiveProgress
 from live.replay.run import LiveOptions, run_live
+from simcore.errors import UserError
 from simcore.remote_profile import AnyProfile
 from simcore.scenario import Scenario
 
@@ -76,11 +77,13 @@ async def _run(
     progress: LiveProgress,
     name: str,
 ) -> bool:
-    """One cell; False where it was interrupted."""
+    """One cell; False where it was interrupted. Raises UserError where the servers are gone."""
     started_at = datetime.now(UTC)
     with tempfile.TemporaryDirectory(prefix="simroute-") as folder:
         show = partial(progress.show, name)
         run = await run_live(scenario, cell.policy, cell.seed, urls, options, Path(folder), show)
+        if run.gave_up:
+            raise UserError(f"{name}: {run.invalid}")
         if run.result.interrupted:
             return False
         if run.invalid is not None:

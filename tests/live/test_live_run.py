@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from support.upstreams import Chaos, emulated, profile
+from support.upstreams import Chaos, emulated, profile, run_until_servers_vanish
 
 from live.replay.prompts import PromptTokens
 from live.replay.run import LiveOptions, LiveRun, run_live
@@ -256,7 +256,7 @@ def test_what_fails_before_its_first_byte_is_sent_again(tmp_path: Path) -> None:
 
 
 def test_a_late_generator_makes_the_run_invalid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("live.replay.run.LATE_S", 0.0)
+    monkeypatch.setattr("live.replay.validity.LATE_S", 0.0)
     live = run(scenario({"requests": 5}), tmp_path)
     assert live.invalid is not None
     assert "the generator was late" in live.invalid
@@ -314,6 +314,23 @@ def test_the_command_line_starts_emulators_and_leaves_a_folder(tmp_path: Path) -
     assert (stored.path / "events.jsonl").is_file()
     assert (stored.path / "live.json").is_file()
     assert "--emulate" in stored.manifest["command"]  # type: ignore[operator]
+
+
+def test_a_run_whose_servers_are_gone_ends_with_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("live.replay.command.run_live", run_until_servers_vanish)
+    command = ["live", "--scenario", "quickstart", "--emulate", "2", "--policy", "random", "--policy", "round_robin"]
+    settings = ["--set", "workload.arrivals.rate_rps=20", "--set", "warmup_s=0", "--speed", "4"]
+    done = CliRunner().invoke(simroute, [*command, *settings, "--json", "--out", str(tmp_path)])
+    assert done.exit_code == 99, done.output
+    assert "random: the run is invalid: no server was ready for 1 s: http://127.0.0.1" in done.stderr
+    assert "round_robin" not in done.stderr
+    document = json.loads(done.stdout)
+    assert document["interrupted"] is True
+    run_folder = Path(document["folder"]) / "random-seed0"
+    requests = load_run(run_folder).result.requests
+    assert {"finished", "unfinished"} <= set(requests["status"])
+    notes = json.loads((run_folder / "live.json").read_text())
+    assert notes["invalid_because"].startswith("no server was ready")
 
 
 @pytest.mark.parametrize("options", [[], ["--emulate", "1", "--servers", "http://a"], ["--launch", "1"]])

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from support.upstreams import emulated
+from support.upstreams import emulated, run_until_servers_vanish
 
 from live.replay.run import LiveOptions
 from live.validation.command import End, ValidateCommand, carry_out
@@ -181,16 +181,29 @@ def test_an_invalid_run_is_said_to_be_and_run_again_when_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = {"policies": (("random", {}),), "loads": (Load("rate", 60),), "gates": ("invalid_runs>0",)}
-    monkeypatch.setattr("live.replay.run.LATE_S", 0.0)
+    monkeypatch.setattr("live.replay.validity.LATE_S", 0.0)
     assert validate(tmp_path, **one).gates_failed
     (said,) = finding(tmp_path)["invalid"]
     assert "the generator was late" in said
     assert "invalid_runs is 1" in capsys.readouterr().err
-    monkeypatch.setattr("live.replay.run.LATE_S", 60.0)
-    monkeypatch.setattr("live.replay.run.EMULATOR_LATE_S", 60.0)
+    monkeypatch.setattr("live.replay.validity.LATE_S", 60.0)
+    monkeypatch.setattr("live.replay.validity.EMULATOR_LATE_S", 60.0)
     assert validate(tmp_path, **one).gates_failed
     assert not validate(tmp_path, **one, rerun_invalid=True).gates_failed
     assert finding(tmp_path)["invalid"] == []
+
+
+def test_servers_that_are_gone_end_it_and_the_same_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = {"policies": (("random", {}),), "loads": (Load("rate", 2),), "requests": 12}
+    with monkeypatch.context() as patched:
+        patched.setattr("live.validation.sitting.run_live", run_until_servers_vanish)
+        with pytest.raises(UserError, match=r"random.*no server was ready for 1 s"):
+            validate(tmp_path, **one, emulate=2, servers=())
+    assert not list((tmp_path / "grid/cells").glob("*"))
+    validate(tmp_path, **one)
+    assert [cell.name for cell in (tmp_path / "grid/cells").iterdir()] == ["random-2rps-r0"]
 
 
 def test_a_run_in_which_requests_failed_is_run_again_when_asked(tmp_path: Path) -> None:
