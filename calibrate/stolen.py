@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import curve_fit
 from scipy.stats import median_abs_deviation
 
 from simcore.profile import ServiceProfile
 from simcore.profile_measurement import Steal
 
-from .fit import fit_non_negative
 from .samples import DecodeSample, PrefillSample
 from .split import Split
 
@@ -24,36 +24,58 @@ Floats = npt.NDArray[np.float64]
 
 _ROUNDS = 4  # of fitting and correcting
 _DIGITS = 4
+_HUBER = 1.345
+_SMALLEST_SIGMA = 1e-6
 _NORMAL_95 = 1.96
 
 
 def find_steal(split: Split, fitted_s: Callable[[Split], tuple[Floats, Floats]]) -> Steal | None:
     """``fitted_s`` fits the step times of a split, and gives those of its decode and of its prefill samples by the fit,
     seconds. None where nothing was stolen, or that could not be seen."""
-    mean = float(np.mean([*(one.stolen for one in split.decode), *(one.stolen for one in split.prefill)]))
-    if mean == 0:
+    kinds: tuple[Sequence[DecodeSample | PrefillSample], ...] = (split.decode, split.prefill)
+    stolen = [np.array([one.stolen for one in kind]) for kind in kinds]
+    steal = Steal(mean=round(float(np.concatenate(stolen).mean()), _DIGITS), cost=0.0)
+    if steal.mean == 0:
         return None
-    steal = Steal(mean=round(mean, _DIGITS), decode=0.0, prefill=0.0)
     for _ in range(_ROUNDS):
-        decode_s, prefill_s = fitted_s(evened(split, steal))
-        decode, prefill = _lengthening(split.decode, decode_s), _lengthening(split.prefill, prefill_s)
-        steal = steal.model_copy(update={"decode": decode, "prefill": prefill})
+        longer = [
+            np.array([one.step_s for one in kind]) / fit_s
+            for kind, fit_s in zip(kinds, fitted_s(evened(split, steal)), strict=True)
+        ]
+        steal = steal.model_copy(update={"cost": _cost(longer, stolen, steal.cost)})
     return steal
 
 
-def _lengthening(samples: Sequence[DecodeSample | PrefillSample], fitted_s: Floats) -> float:
-    """Samples over the fit are a line of what was stolen: by how much it rises from where nothing was. 0 where the rise
-    is within its 95% interval of none, as it is where the same was stolen beside all."""
-    stolen, step_s = np.array([(sample.stolen, sample.step_s) for sample in samples]).T
-    if np.ptp(stolen) == 0:
+def _cost(longer: Sequence[Floats], stolen: Sequence[Floats], before: float) -> float:
+    """Steps over their fit are a line of what was stolen, for each kind of step from another height: by how much they
+    rise, with Huber's loss. 0 where that is within its 95% interval of none, as where the same was stolen beside all.
+
+    One cost for decode and prefill steps, though it need not be quite the same: in calm minutes hardly anything is
+    stolen beside one kind or the other, and a single slow visit would decide.
+    """
+    if not any(np.ptp(share) for share in stolen):
         return 0.0
-    line = np.column_stack([np.ones_like(stolen), stolen])
-    longer = step_s / fitted_s
-    beside_none, slope = fit_non_negative(line, longer)
-    sigma = float(median_abs_deviation(longer - line @ (beside_none, slope), scale="normal"))
-    if slope < _NORMAL_95 * sigma / (len(longer) ** 0.5 * stolen.std()):
-        return 0.0
-    return round(float(slope / beside_none), _DIGITS)
+    spread = [
+        np.full_like(times, max(median_abs_deviation(times / (1 + before * share), scale="normal"), _SMALLEST_SIGMA))
+        for times, share in zip(longer, stolen, strict=True)
+    ]
+    is_decode = np.repeat([1.0, 0.0], [len(times) for times in longer])
+
+    def line(share: Floats, decode: float, prefill: float, cost: float) -> Floats:
+        return np.asarray((is_decode * decode + (1 - is_decode) * prefill) * (1 + cost * share))
+
+    found, covariance = curve_fit(
+        line,
+        np.concatenate(stolen),
+        np.concatenate(longer),
+        p0=(1.0, 1.0, before),
+        sigma=np.concatenate(spread),
+        absolute_sigma=True,
+        bounds=(0, np.inf),
+        loss="huber",
+        f_scale=_HUBER,
+    )
+    return round(float(found[-1]), _DIGITS) if found[-1] > _NORMAL_95 * covariance[-1, -1] ** 0.5 else 0.0
 
 
 def evened(split: Split, steal: Steal | None) -> Split:
@@ -62,13 +84,13 @@ def evened(split: Split, steal: Steal | None) -> Split:
         return split
     return replace(
         split,
-        decode=tuple(replace(one, step_s=one.step_s / steal.decode_factor(one.stolen)) for one in split.decode),
-        prefill=tuple(replace(one, step_s=one.step_s / steal.prefill_factor(one.stolen)) for one in split.prefill),
+        decode=tuple(replace(one, step_s=one.step_s / steal.factor(one.stolen)) for one in split.decode),
+        prefill=tuple(replace(one, step_s=one.step_s / steal.factor(one.stolen)) for one in split.prefill),
         ride=tuple(
             replace(
                 one,
-                extra_s=one.extra_s / steal.prefill_factor(one.stolen),
-                decode_step_s=one.decode_step_s / steal.decode_factor(one.stolen),
+                extra_s=one.extra_s / steal.factor(one.stolen),
+                decode_step_s=one.decode_step_s / steal.factor(one.stolen),
             )
             for one in split.ride
         ),

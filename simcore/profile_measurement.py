@@ -41,22 +41,16 @@ class Steal(_Part):
 
     mean: NonNegative
     """Share of the processor time, over the samples: the profile's times are those beside so much of it."""
-    decode: NonNegative
-    """A decode step takes ``1 + decode * share`` times as long as beside none."""
-    prefill: NonNegative
-    """A prefill step, likewise."""
+    cost: NonNegative
+    """A step takes ``1 + cost * share`` times as long as beside none."""
 
-    def decode_factor(self, share: float) -> float:
-        """How many times as long as in the profile a decode step takes where so much is stolen."""
-        return (1.0 + self.decode * share) / (1.0 + self.decode * self.mean)
-
-    def prefill_factor(self, share: float) -> float:
-        """Likewise of a prefill step."""
-        return (1.0 + self.prefill * share) / (1.0 + self.prefill * self.mean)
+    def factor(self, share: float) -> float:
+        """How many times as long as in the profile a step takes where so much is stolen."""
+        return (1.0 + self.cost * share) / (1.0 + self.cost * self.mean)
 
     def slowdown(self, at_s: float, share: float) -> Slowdown:
         """Of the profile's times, where so much is stolen from then on."""
-        return Slowdown(at_s=at_s, decode=self.decode_factor(share), prefill=self.prefill_factor(share))
+        return Slowdown(at_s=at_s, decode=self.factor(share), prefill=self.factor(share))
 
 
 class Measurement(_Part):

@@ -137,9 +137,7 @@ def at_pace(profile: ServiceProfile, factor: float, sleep_s: float) -> ServicePr
 def beside_stolen(profile: ServiceProfile, pace: Pace) -> ServiceProfile:
     """The profile with steps as much longer, second by second of a run, as its calibration found for the share of the
     machine's time that was stolen; as it is where that found nothing stolen."""
-    if profile.steal is None:
+    steal = profile.steal
+    if steal is None:
         return profile
-    # Most of any step is sleep here, and the rest nearly the same for both kinds. Decode steps tell its growth best: a
-    # visit of theirs lasts longer.
-    steal = profile.steal.model_copy(update={"prefill": profile.steal.decode})
     return profile.model_copy(update={"slowdowns": tuple(steal.slowdown(at_s, share) for at_s, share in pace.stolen)})

@@ -150,8 +150,8 @@ def _lines(loaded: "ServiceProfile") -> list[tuple[str, str]]:
                 (f"{term} residual", f"{left.mape:.1%} on average, {left.max_abs:.1%} at most, {left.samples} samples")
             )
     if loaded.steal is not None:
-        longer = f"{loaded.steal.decode:.2f}%, prefill steps {loaded.steal.prefill:.2f}% longer with each percent"
-        lines.append(("stolen", f"{loaded.steal.mean:.1%} of the processor time; decode steps take {longer}"))
+        longer = f"steps take {loaded.steal.cost:.2f}% longer with each percent"
+        lines.append(("stolen", f"{loaded.steal.mean:.1%} of the processor time; {longer}"))
     if loaded.measurement is not None:
         measured = loaded.measurement
         reasons = f", because {'; '.join(measured.reasons)}" if measured.reasons else ""

@@ -59,12 +59,12 @@ def test_what_is_stolen_makes_steps_as_much_longer_as_the_calibration_found(prof
     assert beside_stolen(profile, pace) == profile
     measurement = profile.measurement
     assert measurement is not None
-    steal = Steal(mean=0.02, decode=0.9, prefill=1.4)
+    steal = Steal(mean=0.02, cost=0.9)
     known = profile.model_copy(update={"measurement": measurement.model_copy(update={"steal": steal})})
     found = beside_stolen(known, pace)
     assert found.slowdowns == (
         Slowdown(at_s=0.0, decode=1.0, prefill=1.0),
-        Slowdown(at_s=1.0, decode=steal.decode_factor(0.12), prefill=steal.decode_factor(0.12)),
+        Slowdown(at_s=1.0, decode=steal.factor(0.12), prefill=steal.factor(0.12)),
     )
     assert ServiceProfile.model_validate_json(found.to_json()) == found
 

@@ -34,7 +34,7 @@ def test_what_was_measured_is_simulated_again(tmp_path: Path) -> None:
 def test_a_loop_is_simulated_with_as_much_stolen_time_as_it_had(tmp_path: Path) -> None:
     profile = ServiceProfile.load(PROFILE.name, PROFILE.parent)
     assert profile.measurement is not None
-    steal = Steal(mean=0.02, decode=2.0, prefill=2.0)
+    steal = Steal(mean=0.02, cost=2.0)
     measurement = profile.measurement.model_copy(update={"steal": steal})
     known, table, out = tmp_path / "known.json", tmp_path / "table.json", tmp_path / "again.json"
     known.write_text(profile.model_copy(update={"measurement": measurement}).to_json())

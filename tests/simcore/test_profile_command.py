@@ -90,7 +90,7 @@ def test_diff_is_of_the_same_share_of_stolen_time(tmp_path: Path) -> None:
     def beside(mean: float, factor: float) -> ServiceProfile:
         """Of the same server: a step takes twice its share longer."""
         assert CALIBRATED.measurement is not None
-        measurement = CALIBRATED.measurement.model_copy(update={"steal": Steal(mean=mean, decode=2.0, prefill=2.0)})
+        measurement = CALIBRATED.measurement.model_copy(update={"steal": Steal(mean=mean, cost=2.0)})
         decode, prefill = CALIBRATED.steps.decode, CALIBRATED.steps.prefill
         steps = CALIBRATED.steps.model_copy(
             update={
@@ -119,7 +119,7 @@ def test_diff_is_of_the_same_share_of_stolen_time(tmp_path: Path) -> None:
     said = run("diff", str(tmp_path / "a.json"), str(tmp_path / "b.json"))
     assert "both beside 1.0% of stolen time; the second was measured beside 10.0%" in said
     shown = run("show", str(tmp_path / "b.json"))
-    assert "10.0% of the processor time; decode steps take 2.00%, prefill steps 2.00% longer with each percent" in shown
+    assert "10.0% of the processor time; steps take 2.00% longer with each percent" in shown
     # What only one of them tells is no difference of theirs.
     untold = compare_profiles(CALIBRATED, second)
     assert untold.stolen is None
