@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from types import TracebackType
 
 import numpy as np
@@ -40,6 +41,10 @@ class Pace:
 
     work_s: float
     stolen: tuple[tuple[float, float], ...]
+
+    @property
+    def mean_stolen(self) -> float:
+        return mean(share for _, share in self.stolen)
 
 
 class PaceMeter(AbstractContextManager["PaceMeter"]):

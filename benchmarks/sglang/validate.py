@@ -11,7 +11,8 @@ Servers on two cores slow each other down, which the simulator does not know. So
 while the other three serve a load, and the one for a single server while they are idle. And the machine drifts: the
 experiments run in rounds, each after 45 s more of calibration, and all are simulated with what was measured in
 all of them. Its pace, and what its host takes of it, are measured beside all of it, and in the end each run is
-simulated once more, at the pace that the machine had meanwhile and beside what was taken.
+simulated once more, at the pace that the machine had meanwhile and beside what was taken. Runs beside which that was
+more than a tenth are measured a second time, which on such a machine takes longer.
 """
 
 import subprocess

@@ -14,6 +14,8 @@ from simcore.experiment.gates import SIGNS
 AS_CALIBRATED = "as-calibrated.json"
 """Where an experiment's validation.json is of simulations at the pace of each run: that of those with one profile for
 all runs, beside it."""
+PACE = "pace.json"
+"""What the pace was beside each of the runs, and which of them were measured again."""
 CAUSES = "## Causes"
 """What stands from here on in the page is written by hand, and stays when the page is written anew."""
 
@@ -43,7 +45,7 @@ def _section(experiment: Experiment, folder: Path) -> list[str]:
         f"`simroute validate --scenario {experiment.scenario} {options}`: "
         f"[report]({experiment.name}/report.html), [numbers]({experiment.name}/validation.json). {invalid}".rstrip(),
         "",
-        *_pace(experiment, folder / AS_CALIBRATED),
+        *_pace(experiment, folder),
         *_bars(experiment, document, folder / AS_CALIBRATED),
         "",
         *_errors(document),
@@ -59,13 +61,16 @@ def _document(file: Path) -> dict[str, Any]:
     return found
 
 
-def _pace(experiment: Experiment, as_calibrated: Path) -> list[str]:
-    if not as_calibrated.exists():
+def _pace(experiment: Experiment, folder: Path) -> list[str]:
+    if not (folder / AS_CALIBRATED).exists():
         return []
+    pace = _document(folder / PACE)
+    again, runs = len(pace["measured_again"]), len(pace["factors"])
+    disturbed = f" {again} of {runs} runs were measured a second time, as the host took more than a tenth, or the load "
     return [
         f"Each run is simulated at the [pace]({experiment.name}/pace.json) that the machine had meanwhile (1: as "
         "while it was calibrated), and beside what its host took of it; the last two columns are of simulations with "
-        "one profile for all runs.",
+        "one profile for all runs." + (disturbed + "generator was late." if again else ""),
         "",
     ]
 

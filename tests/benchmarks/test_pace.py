@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pace
+import paced
 import pytest
 from experiments import Experiment
 from pace import Pace, PaceMeter, at_pace, beside_stolen
-from validation_report import AS_CALIBRATED, write_report
+from paced import Calibrated, validate_at_pace
+from sitting import Given
+from validation_report import AS_CALIBRATED, PACE, write_report
 
 from simcore.profile import ServiceProfile
 from simcore.profile_measurement import Steal
@@ -157,8 +160,55 @@ def test_the_report_says_what_was_found_as_calibrated_beside_what_was_found_at_p
     assert "pace" not in page
 
     (folder / AS_CALIBRATED).write_text(json.dumps(document(0.09)))
+    (folder / PACE).write_text(json.dumps({"factors": {"a": 1.1, "b": 0.9}, "measured_again": ["b"]}))
     write_report(tmp_path, [experiment], script="x.py", emulated=False)
     page = (tmp_path / "README.md").read_text()
+    assert " 1 of 2 runs were measured a second time, " in page
     assert "simulated at the [pace](retraction/pace.json) that the machine had meanwhile" in page
     assert "| wanted | worst | where | | with one profile for all runs | |\n|---|---|---|---|---|---|\n" in page
     assert f"{row} 9.0%, random, its own load | **not held** |\n" in page
+
+
+class Sitting:
+    """Takes the place of one that runs ``simroute validate``: a cell that is missing is there again after it."""
+
+    def __init__(self, out: Path) -> None:
+        self.given = Given(speed=None, out=out, resume=False)
+        self.ran: list[list[str]] = []
+
+    def say(self, text: str) -> None:
+        """Nobody listens."""
+
+    def validate(self, experiment: Experiment, *_: object, **__: object) -> None:
+        folder = self.given.out / experiment.name
+        missing = [name for name in ("calm", "disturbed", "late") if not (folder / "cells" / name).exists()]
+        for name in missing:
+            cell_of(folder, name, valid=name != "late" or bool(self.ran))
+        self.ran.append(missing)
+        (folder / "validation.json").write_text("{}")
+
+
+def cell_of(folder: Path, name: str, *, valid: bool) -> None:
+    (folder / "cells" / name / "live").mkdir(parents=True)
+    (folder / "cells" / name / "live/live.json").write_text(json.dumps({"valid": valid}))
+
+
+def test_runs_that_the_host_disturbed_or_that_prove_nothing_are_measured_again_once(
+    tmp_path: Path, profile: ServiceProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def beside_run(_: PaceMeter, cell: Path) -> Pace:
+        return Pace(work_s=0.001, stolen=((0.0, 0.0), (1.0, 0.3 if cell.name == "disturbed" else 0.1)))
+
+    monkeypatch.setattr(paced, "_beside_run", beside_run)
+    file, meter = tmp_path / "profile.json", PaceMeter(tmp_path / "pace.csv", resume=True)
+    file.write_text(profile.to_json())
+    (tmp_path / "pace.csv").write_text("at,core,work_s,stolen_s,cores_s,beside\n1,0,0.001,0,1,alone\n")
+    sitting, experiment = Sitting(tmp_path), Experiment.retraction()
+    sitting.validate(experiment)
+    validate_at_pace(sitting, experiment, [], Calibrated(str(file), "alone", 0.01), meter)
+    # The third time nothing is missing: each is simulated with a profile of its own.
+    assert sitting.ran == [["calm", "disturbed", "late"], ["disturbed", "late"], []]
+    found = json.loads((tmp_path / experiment.name / PACE).read_text())
+    assert found["measured_again"] == ["disturbed", "late"]
+    assert found["stolen"] == pytest.approx({"calm": 0.05, "disturbed": 0.15, "late": 0.05})
+    assert sorted(one.stem for one in (tmp_path / f"profiles-{experiment.name}").iterdir()) == sorted(found["stolen"])
