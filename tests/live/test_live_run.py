@@ -204,9 +204,12 @@ def test_control_drains_and_switches_the_policy_as_in_a_simulation(tmp_path: Pat
         {"at_s": 0.8, "policy": "parameter_aware"},
     )
     requests = finished(run(scenario(control=control), tmp_path, speed=1.0))
-    assert set(requests[requests["arrived_at"] > 0.55]["server_id"]) == {"s0"}
-    events = [json.loads(line)["e"] for line in (tmp_path / "events.jsonl").read_text().splitlines()[1:]]
-    assert events.count("policy") == 2
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()[1:]]
+    # A machine under load may be some 10 ms late with it.
+    (drained_at,) = [event["t"] for event in events if event["e"] == "health" and event["x"] == ["s1", False]]
+    assert drained_at >= 0.5
+    assert set(requests[requests["arrived_at"] > drained_at]["server_id"]) == {"s0"}
+    assert sum(event["e"] == "policy" for event in events) == 2
     assert replay(tmp_path / "events.jsonl").differences == ()
 
 
