@@ -47,8 +47,7 @@ async def emulators(profiles: Sequence[AnyProfile], *, speed: float, seed: int) 
             yield urls
         finally:
             for process in started:
-                await _stop(process.pid)
-                await process.wait()
+                await _stop(process)
 
 
 class SGLangLaunch:
@@ -84,8 +83,7 @@ async def sglang_servers(launch: SGLangLaunch, count: int) -> AsyncIterator[list
         yield urls
     finally:
         for process in started:
-            await _stop(process.pid)
-            await process.wait()
+            await _stop(process)
 
 
 async def _start(
@@ -129,20 +127,26 @@ async def _ready(url: str, process: asyncio.subprocess.Process, within_s: float)
     raise UserError(f"the SGLang server for {url} is not ready after {within_s:g} s")
 
 
-async def _stop(pid: int) -> None:
-    """End a process and its children."""
-    try:
-        root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
-    for process in family:
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    """End a process and its children; none is left afterwards."""
+    children: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(process.pid)
+        children = root.children(recursive=True)
+        for one in (root, *children):
+            with suppress(psutil.NoSuchProcess):
+                one.terminate()
+    # asyncio's own wait for the process that is its child: who else waits for it takes its exit status away.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_STOP_S):
+            await process.wait()
+    _, alive = await asyncio.to_thread(psutil.wait_procs, children, _STOP_S)
+    for one in alive:
         with suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, alive = await asyncio.to_thread(psutil.wait_procs, family, _STOP_S)
-    for process in alive:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+            one.kill()
+    with suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
 
 
 def _free_port() -> int:

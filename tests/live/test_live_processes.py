@@ -96,8 +96,9 @@ def test_ctrl_c_keeps_what_a_live_run_has_and_stops_its_emulators(tmp_path: Path
             # Once its start is over, a run takes the signal as the wish to end.
             await asyncio.sleep(4)
             process.send_signal(signal.SIGINT)
-            out, _ = await process.communicate()
+            out, said = await process.communicate()
             assert not Path(f"/proc/{emulator}").exists()
+            assert b"child process" not in said
             return process.returncode or 0, json.loads(out)
 
     code, document = asyncio.run(main())
