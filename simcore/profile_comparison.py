@@ -71,8 +71,8 @@ def _times_beside(second: ServiceProfile, stolen: tuple[float, float] | None) ->
     times = StepTimes(second.steps, second.settings)
     if stolen is None or second.steal is None:
         return times
-    slowdown = second.steal.slowdown(0.0, stolen[0])
-    return times.slowed(slowdown.decode, slowdown.prefill)
+    factor = second.steal.factor(stolen[0])
+    return times.slowed(factor, factor)
 
 
 def _spread(low: int, high: int) -> list[int]:

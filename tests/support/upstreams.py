@@ -7,7 +7,7 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +19,12 @@ import psutil
 
 from live.emulator.serving import Emulation, start_emulators
 from live.replay.generator import Generator
-from live.replay.run import LiveOptions, LiveRun, Progress, run_live
+from live.replay.run import LiveRun, run_live
 from live.service.app import Service, running_service
 from live.service.config import ServiceConfig
 from live.service.serving import listen
 from simcore.launch import LaunchParameters
 from simcore.profile import ServiceProfile
-from simcore.scenario import PolicySpec, Scenario
 
 ROOT = Path(__file__).parents[2]
 MODEL = "meta-llama/Llama-3.1-8B"
@@ -203,16 +202,9 @@ async def until(condition: Any, within_s: float = 15.0) -> None:
             await asyncio.sleep(0.01)
 
 
-async def run_until_servers_vanish(
-    scenario: Scenario,
-    spec: PolicySpec,
-    seed: int,
-    urls: Sequence[str],
-    options: LiveOptions,
-    folder: Path,
-    on_progress: Progress,
-) -> LiveRun:
+async def run_until_servers_vanish(*given: Any) -> LiveRun:
     """``run_live``, whose emulators are killed once three requests have ended, with little patience after that."""
+    *what, options, folder, on_progress = given
     emulators = [one for one in psutil.Process().children() if "emulate" in one.cmdline()]
 
     def vanish(generator: Generator) -> None:
@@ -220,4 +212,4 @@ async def run_until_servers_vanish(
         while emulators and generator.recorder.ended >= 3:
             emulators.pop().kill()
 
-    return await run_live(scenario, spec, seed, urls, replace(options, silent_s=1.0), folder, vanish)
+    return await run_live(*what, replace(options, silent_s=1.0), folder, vanish)
