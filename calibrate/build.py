@@ -74,7 +74,7 @@ def build_profile(facts: ServerFacts, samples: Sequence[Sample], session: Sessio
             confidence=fitted.confidence,
             server_clock_ratio=ratio,
             load_report=_load_report(samples),
-            steal=fitted.steal,
+            host=fitted.host,
             verdict=verdict.trust,
             reasons=verdict.reasons,
         ),

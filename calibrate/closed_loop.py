@@ -14,7 +14,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,9 +30,9 @@ from simcore.scenario import PolicySpec, Scenario, load_scenario
 from simcore.workload import Workload, build_workload
 
 from .client import Answer, SglangClient
+from .host import beside
 from .neighbours import Neighbours
 from .session import Order, calibrate_server
-from .stolen import where_stolen
 
 __all__ = ["Outcome", "compare", "in_turns", "main", "measure", "simulated"]
 
@@ -48,12 +48,14 @@ _BARS = {"tpot_s": 0.05, "ttft_s": 0.15, "throughput_tps": 0.05}
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """Mean TPOT and TTFT over the requests (seconds), output tokens per second over the whole run; the share of the
-    machine's time that was stolen meanwhile, 0 where that could not be seen."""
+    machine's time that was stolen meanwhile, and how long the work took that tells its pace (seconds): 0 and None where
+    that could not be seen."""
 
     tpot_s: float
     ttft_s: float
     throughput_tps: float
     stolen: float = 0.0
+    work_s: float | None = None
 
 
 def closed_loop_scenario(profile: Path, concurrency: int, requests: int) -> Scenario:
@@ -91,19 +93,19 @@ async def measure(client: SglangClient, scenario: Scenario, concurrency: int) ->
     stream = np.random.SeedSequence(_SEED).spawn(3)[0]
     workload = build_workload(scenario.workload, stream, base_dir=scenario.base_dir)
     await client.flush_cache()
-    neighbours = Neighbours(client.url)
-    neighbours.start()
-    started = time.perf_counter()
-    answers = await _drive(client, workload, concurrency)
-    duration_s = time.perf_counter() - started
-    stolen = neighbours.meanwhile().stolen
-    return _outcome(
+    with Neighbours(client.url) as neighbours:
+        neighbours.start()
+        started = time.perf_counter()
+        answers = await _drive(client, workload, concurrency)
+        duration_s = time.perf_counter() - started
+        meanwhile = neighbours.meanwhile()
+    outcome = _outcome(
         np.array([answer.ttft_s for answer in answers]),
         np.array([answer.token_at[-1] - answer.token_at[0] for answer in answers]),
         np.array([float(answer.tokens[-1]) for answer in answers]),
         duration_s,
-        stolen,
     )
+    return replace(outcome, stolen=meanwhile.stolen, work_s=meanwhile.work_s)
 
 
 async def _drive(client: SglangClient, workload: Workload, concurrency: int) -> list[Answer]:
@@ -120,13 +122,12 @@ async def _drive(client: SglangClient, workload: Workload, concurrency: int) -> 
     return answers
 
 
-def _outcome(ttft_s: Floats, decode_s: Floats, tokens: Floats, duration_s: float, stolen: float = 0.0) -> Outcome:
+def _outcome(ttft_s: Floats, decode_s: Floats, tokens: Floats, duration_s: float) -> Outcome:
     several = tokens > 1
     return Outcome(
         tpot_s=float((decode_s[several] / (tokens[several] - 1)).mean()),
         ttft_s=float(ttft_s.mean()),
         throughput_tps=float(tokens.sum() / duration_s),
-        stolen=stolen,
     )
 
 
@@ -165,8 +166,10 @@ async def in_turns(url: str, folder: Path, turns: int, budget_s: float, loads: l
 
 
 def _mean(outcomes: Sequence[Outcome]) -> Outcome:
-    means = np.mean([astuple(outcome) for outcome in outcomes], axis=0)
-    return Outcome(*(float(value) for value in means))
+    columns = np.array([astuple(outcome) for outcome in outcomes], dtype=np.float64).T
+    means = [float(column.mean()) for column in columns]
+    # Timed beside all of them, or beside none.
+    return replace(Outcome(*means), work_s=None if np.isnan(means[-1]) else means[-1])
 
 
 def _measured_before(table: Path) -> tuple[list[Load], list[Outcome]]:
@@ -175,12 +178,12 @@ def _measured_before(table: Path) -> tuple[list[Load], list[Outcome]]:
 
 
 def _row(concurrency: int, requests: int, measured: Outcome, profile: Path) -> dict[str, object]:
-    """What was measured beside what is simulated, with as much stolen time as there was; said as well."""
+    """What was measured beside what is simulated, on a machine as it was meanwhile; said as well."""
     with TemporaryDirectory() as folder:
-        beside = Path(folder) / profile.name
-        stolen = where_stolen(ServiceProfile.load(profile.name, profile.parent), measured.stolen)
-        beside.write_text(stolen.to_json(), encoding="utf-8")
-        found = simulated(closed_loop_scenario(beside, concurrency, requests))
+        file = Path(folder) / profile.name
+        profile_then = beside(ServiceProfile.load(profile.name, profile.parent), measured.stolen, measured.work_s)
+        file.write_text(profile_then.to_json(), encoding="utf-8")
+        found = simulated(closed_loop_scenario(file, concurrency, requests))
     errors = compare(measured, found)
     row: dict[str, object] = {
         "concurrency": concurrency,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.stats import theilslopes
 
 from simcore.errors import UserError
-from simcore.profile_measurement import Confidence, Steal
+from simcore.profile_measurement import Confidence, Host
 from simcore.profile_parts import (
     DecodeSteps,
     MixedSteps,
@@ -35,10 +35,10 @@ from .fit import (
     prefill_step_s,
     residual,
 )
+from .host import evened, find_host
 from .neighbours import TOO_MUCH_CORES
 from .samples import DecodeSample, PrefillSample, RideSample
 from .split import Split, hold_back, resample
-from .stolen import evened, find_steal
 
 __all__ = ["Fitted", "fit_all", "ride_extra_s"]
 
@@ -60,7 +60,7 @@ class Fitted:
     confidence: Confidence
     prefill_scheduling_s: float
     """What a prefill costs requests that decode beyond the prefill step itself; part of ``steps.prefill.base_s``."""
-    steal: Steal | None
+    host: Host | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +82,17 @@ def fit_all(split: Split, *, mixed_chunk: bool) -> Fitted:
     _check_enough(split)
     rng = np.random.default_rng(_SEED)
     training, rest = hold_back(split, rng)
-    blind, blind_steal = _fit_evened(training, mixed_chunk)
-    fit, steal = _fit_evened(split, mixed_chunk)
-    even = evened(split, steal)
+    blind, blind_host = _fit_evened(training, mixed_chunk)
+    fit, host = _fit_evened(split, mixed_chunk)
+    even = evened(split, host)
     return Fitted(
         steps=fit.coefficients(),
         requests=_requests(split.prefill, fit.scheduling_s),
         residuals=_score(even, fit, mixed_chunk),
-        held_back=_score(evened(rest, blind_steal), blind, mixed_chunk),
+        held_back=_score(evened(rest, blind_host), blind, mixed_chunk),
         confidence=_confidence(even, fit, rng),
         prefill_scheduling_s=fit.scheduling_s,
-        steal=steal,
+        host=host,
     )
 
 
@@ -109,10 +109,10 @@ def _check_enough(split: Split) -> None:
         )
 
 
-def _fit_evened(split: Split, mixed_chunk: bool) -> tuple[_Fit, Steal | None]:
+def _fit_evened(split: Split, mixed_chunk: bool) -> tuple[_Fit, Host | None]:
     fit = _fit_steps(split, mixed_chunk)
-    steal = find_steal(split, lambda even: _fitted_s(even, fit))
-    return fit if steal is None else _fit_steps(evened(split, steal), mixed_chunk), steal
+    host = find_host(split, lambda even: _fitted_s(even, fit))
+    return fit if host is None else _fit_steps(evened(split, host), mixed_chunk), host
 
 
 def _fit_like(fit: _Fit, split: Split) -> tuple[DecodeSteps, PrefillSteps]:

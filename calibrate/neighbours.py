@@ -2,10 +2,13 @@
 
 import asyncio
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import psutil
+
+from .pace import PaceMeter, Timed, typical_work_s
 
 __all__ = ["TOO_MUCH_CORES", "TOO_MUCH_STOLEN", "Meanwhile", "Neighbours", "ProcessorTime"]
 
@@ -17,6 +20,8 @@ TOO_MUCH_STOLEN = 0.1
 _CALM_POLL_S = 0.25
 _CALM_WAIT_S = 2.0
 _CALM_SHARE = 0.15  # of all time since the start that may be spent on waiting
+_PACE_OVER_S = 2.0
+"""Spells in which the machine is faster or slower last longer, and a piece of work timed once tells little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,28 +52,35 @@ class _Mark:
 
 @dataclass(frozen=True, slots=True)
 class Meanwhile:
-    """What was on the machine besides the server and us: cores that other processes used, and the share of its
-    processor time that the host of a virtual machine had for others ("steal")."""
+    """What was on the machine besides the server and us: cores that other processes used, the share of its processor
+    time that the host of a virtual machine had for others ("steal"), and how long a small piece of work took on it."""
 
     others_cores: float = 0.0
     stolen: float = 0.0
+    work_s: float | None = None
+    """None where it was not timed."""
 
     @property
     def calm(self) -> bool:
         return self.others_cores <= TOO_MUCH_CORES and self.stolen <= TOO_MUCH_STOLEN
 
 
-class Neighbours:
-    """Watches the processor time that is neither the server's nor ours. For a server elsewhere it sees nothing."""
+class Neighbours(ExitStack):
+    """Watches the processor time that is neither the server's nor ours, and the machine's pace, until it is closed.
+    Of a server elsewhere it sees nothing."""
 
     def __init__(self, url: str) -> None:
+        super().__init__()
         parts = urlsplit(url)
         self._ours: list[psutil.Process] = []
         if parts.hostname in ("127.0.0.1", "localhost", "::1"):
             self._ours = [psutil.Process(), *_server_tree(parts.port or 80)]
+        self._timed: list[Timed] = []
         self._mark: _Mark | None = None
         self._began = time.monotonic()
         self._waited_s = 0.0
+        if self.can_see:
+            self.enter_context(PaceMeter(self._timed.append))
 
     @property
     def can_see(self) -> bool:
@@ -77,9 +89,11 @@ class Neighbours:
     def start(self) -> None:
         """A sample begins."""
         self._mark = self._now() if self.can_see else None
+        recently = time.time() - _PACE_OVER_S
+        self._timed[:] = [timed for timed in self._timed if timed.at > recently]
 
     def meanwhile(self) -> Meanwhile:
-        """Means since ``start``; 0 where they cannot be seen."""
+        """Since ``start``, the pace since 2 s before it; 0 and None where that cannot be seen."""
         return Meanwhile() if self._mark is None else self._since(self._mark)
 
     async def calm(self) -> None:
@@ -102,7 +116,9 @@ class Neighbours:
         now = self._now()
         others_s = (now.all.busy_s - mark.all.busy_s) - (now.ours_s - mark.ours_s)
         stolen = (now.all.stolen_s - mark.all.stolen_s) / max(now.all.cores_s - mark.all.cores_s, 1e-3)
-        return Meanwhile(round(max(others_s / max(now.at - mark.at, 1e-3), 0.0), 2), round(stolen, 4))
+        return Meanwhile(
+            round(max(others_s / max(now.at - mark.at, 1e-3), 0.0), 2), round(stolen, 4), typical_work_s(self._timed)
+        )
 
 
 def _processor_s(process: psutil.Process) -> float:

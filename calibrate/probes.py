@@ -151,6 +151,7 @@ class Prober:
             client_step_s=client_s,
             others_cores=meanwhile.others_cores,
             stolen=meanwhile.stolen,
+            work_s=meanwhile.work_s,
             point=point.name,
         )
 

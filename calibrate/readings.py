@@ -77,6 +77,7 @@ def mean_prefill(shots: list[PrefillSample], meanwhile: Meanwhile) -> PrefillSam
         egress_s=mean([shot.egress_s for shot in shots]),
         others_cores=meanwhile.others_cores,
         stolen=meanwhile.stolen,
+        work_s=meanwhile.work_s,
     )
 
 
@@ -150,5 +151,6 @@ def ride_sample(
         decode_step_s=step_s,
         others_cores=meanwhile.others_cores,
         stolen=meanwhile.stolen,
+        work_s=meanwhile.work_s,
         point=point.name,
     )

@@ -41,6 +41,8 @@ class DecodeSample:
     point: str
     stolen: float = 0.0
     """The share of the machine's processor time that the host of a virtual machine had for others meanwhile."""
+    work_s: float | None = None
+    """Seconds on a core that a small piece of work took on the machine meanwhile; None where it was not timed."""
     kind: Literal["decode"] = "decode"
 
 
@@ -61,6 +63,7 @@ class PrefillSample:
     others_cores: float
     point: str
     stolen: float = 0.0
+    work_s: float | None = None
     kind: Literal["prefill"] = "prefill"
 
 
@@ -80,6 +83,7 @@ class RideSample:
     others_cores: float
     point: str
     stolen: float = 0.0
+    work_s: float | None = None
     kind: Literal["ride"] = "ride"
 
 

@@ -65,16 +65,17 @@ async def calibrate_server(order: Order, on_progress: Progress, say: Callable[[s
         earlier = file.resume() if order.resume else []
         if not order.resume:
             file.start()
-        campaign, prober = _campaign(client, facts, order, earlier, file, on_progress, say)
-        try:
-            await prober.idle_load()
-            await prober.warm_up()
-            reserve_s = min(_FIT_SHARE * order.budget_s, _FIT_AT_MOST_S)
-            await campaign.run(order.budget_s - reserve_s - (time.monotonic() - began))
-        except UserError as error:
-            raise _kept(error, campaign, order.folder) from error
-        finally:
-            await _leave(client)
+        with Neighbours(order.url) as neighbours:
+            campaign, prober = _campaign(client, facts, order, earlier, file, neighbours, on_progress, say)
+            try:
+                await prober.idle_load()
+                await prober.warm_up()
+                reserve_s = min(_FIT_SHARE * order.budget_s, _FIT_AT_MOST_S)
+                await campaign.run(order.budget_s - reserve_s - (time.monotonic() - began))
+            except UserError as error:
+                raise _kept(error, campaign, order.folder) from error
+            finally:
+                await _leave(client)
     session = Session(
         name=order.name or slug(f"{facts.model}-{facts.device}").lower(),
         gpu=order.gpu or (describe_machine() if facts.device == "cpu" else facts.device),
@@ -96,6 +97,7 @@ def _campaign(
     order: Order,
     earlier: list[Sample],
     file: SampleFile,
+    neighbours: Neighbours,
     on_progress: Progress,
     say: Callable[[str], None],
 ) -> tuple[Campaign, Prober]:
@@ -113,7 +115,7 @@ def _campaign(
         client,
         random.Random(),
         radix_cache=settings.radix_cache,
-        neighbours=Neighbours(order.url),
+        neighbours=neighbours,
         allow_busy=order.allow_busy,
     )
     return Campaign(plan, prober, earlier, file.append, on_progress), prober

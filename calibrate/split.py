@@ -46,19 +46,22 @@ def split_samples(samples: Sequence[Sample]) -> Split:
 
 def _calm(samples: list[_S]) -> tuple[list[_S], int]:
     """Without those beside which others, or the machine's host, had notably more of the machine than beside the calmest
-    of their point."""
-    cores: dict[str, float] = {}
-    stolen: dict[str, float] = {}
+    of their point, which always stays."""
+    calmest: dict[str, _S] = {}
     for sample in samples:
-        cores[sample.point] = min(sample.others_cores, cores.get(sample.point, np.inf))
-        stolen[sample.point] = min(sample.stolen, stolen.get(sample.point, np.inf))
+        calmest[sample.point] = min(calmest.get(sample.point, sample), sample, key=_disturbance)
     kept = [
         sample
         for sample in samples
-        if sample.others_cores <= cores[sample.point] + TOO_MUCH_CORES
-        and sample.stolen <= stolen[sample.point] + TOO_MUCH_STOLEN
+        if sample.others_cores <= calmest[sample.point].others_cores + TOO_MUCH_CORES
+        and sample.stolen <= calmest[sample.point].stolen + TOO_MUCH_STOLEN
     ]
     return kept, len(samples) - len(kept)
+
+
+def _disturbance(sample: _S) -> float:
+    """What others and what the host had of the machine, the worse of the two, over what is too much."""
+    return max(sample.others_cores / TOO_MUCH_CORES, sample.stolen / TOO_MUCH_STOLEN)
 
 
 def hold_back(split: Split, rng: np.random.Generator) -> tuple[Split, Split]:

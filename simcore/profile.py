@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from .errors import UserError, did_you_mean
 from .launch import LaunchParameters, PositiveInt, SchedulerSettings
 from .profile_launch import Launched, explain
-from .profile_measurement import Measurement, Steal
+from .profile_measurement import Host, Measurement
 from .profile_parts import GpuMemory, Provenance, RequestOverheads, Residuals, Slowdown, StepCoefficients, ValidRange
 
 __all__ = ["SCHEMA_VERSION", "ServiceProfile", "bundled_profiles", "read_document"]
@@ -49,9 +49,9 @@ class ServiceProfile(BaseModel):
         return self.provenance.model
 
     @property
-    def steal(self) -> Steal | None:
-        """What was stolen while the server was measured; None where the profile does not tell."""
-        return None if self.measurement is None else self.measurement.steal
+    def host(self) -> Host | None:
+        """What the server's machine was like while it was measured; None where the profile does not tell."""
+        return None if self.measurement is None else self.measurement.host
 
     @model_validator(mode="after")
     def _running_requests_fit(self) -> Self:

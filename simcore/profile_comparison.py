@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .profile import ServiceProfile
+from .profile_measurement import Host
 from .step_time import StepTimes
 
 __all__ = ["ProfileDifference", "TermDifference", "compare_profiles", "implausibilities"]
@@ -25,21 +26,21 @@ class TermDifference:
 @dataclass(frozen=True, slots=True)
 class ProfileDifference:
     """``fields``: what is set differently, as (name, first, second). ``stolen``: the shares of processor time that were
-    stolen beside the two calibrations; None where one does not tell."""
+    stolen beside the two calibrations, ``work_s``: how long the timed work took; None where one does not tell."""
 
     terms: tuple[TermDifference, ...]
     fields: tuple[tuple[str, object, object], ...]
     stolen: tuple[float, float] | None
+    work_s: tuple[float, float] | None
 
 
 def compare_profiles(first: ServiceProfile, second: ServiceProfile) -> ProfileDifference:
-    """Over a grid of the range valid for both; beside as much stolen time as the first, where both tell of theirs."""
-    stolen = _stolen(first, second)
+    """Over a grid of the range valid for both; on a machine as it was beside the first, where both tell of theirs."""
     batch = min(p.valid_range.max_batch for p in (first, second))
     batch = min(batch, *(p.settings.max_running_requests for p in (first, second)))
     context = min(p.valid_range.max_context_tokens for p in (first, second))
     tokens = min(p.valid_range.max_prefill_tokens for p in (first, second))
-    times = [StepTimes(first.steps, first.settings), _times_beside(second, stolen)]
+    times = [StepTimes(first.steps, first.settings), _times_beside(second, first.host)]
     decode = [
         [one.decode_base_s[rows] + one.decode_context_s[rows] * rows * length for one in times]
         for rows in _spread(1, batch)
@@ -57,21 +58,25 @@ def compare_profiles(first: ServiceProfile, second: ServiceProfile) -> ProfileDi
     # that a fit gives to the step varies.
     ttft = [[step + around for step, around in zip(*pair, strict=True)] for pair in zip(prefill, requests, strict=True)]
     terms = [_term("decode step", decode), _term("prefill step", prefill), _term("TTFT at idle", ttft)]
-    return ProfileDifference(tuple(terms), tuple(_fields(first, second)), stolen)
+    return ProfileDifference(tuple(terms), tuple(_fields(first, second)), *_hosts(first.host, second.host))
 
 
-def _stolen(first: ServiceProfile, second: ServiceProfile) -> tuple[float, float] | None:
-    if first.steal is None or second.steal is None:
-        return None
-    return first.steal.mean, second.steal.mean
+def _hosts(first: Host | None, second: Host | None) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+    """What was stolen, and how long the timed work took, beside both."""
+    if first is None or second is None:
+        return None, None
+    stolen = first.steal.mean, second.steal.mean
+    if first.pace is None or second.pace is None:
+        return stolen, None
+    return stolen, (first.pace.work_s, second.pace.work_s)
 
 
-def _times_beside(second: ServiceProfile, stolen: tuple[float, float] | None) -> StepTimes:
-    """Of the second, with as much stolen as beside the first."""
+def _times_beside(second: ServiceProfile, host: Host | None) -> StepTimes:
+    """Of the second, on a machine that is as it was beside the first."""
     times = StepTimes(second.steps, second.settings)
-    if stolen is None or second.steal is None:
+    if host is None or second.host is None:
         return times
-    factor = second.steal.factor(stolen[0])
+    factor = second.host.factor(host.steal.mean, None if host.pace is None else host.pace.work_s)
     return times.slowed(factor, factor)
 
 

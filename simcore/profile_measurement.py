@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from .launch import PositiveFloat, PositiveInt, Seconds
 from .profile_parts import Residuals, Slowdown
 
-__all__ = ["Confidence", "LoadReport", "Measurement", "Steal", "Trust"]
+__all__ = ["Confidence", "Host", "LoadReport", "Measurement", "Pace", "Steal", "Trust"]
 
 Trust = Literal["good", "usable", "do not trust"]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -48,9 +48,38 @@ class Steal(_Part):
         """How many times as long as in the profile a step takes where so much is stolen."""
         return (1.0 + self.cost * share) / (1.0 + self.cost * self.mean)
 
-    def slowdown(self, at_s: float, share: float) -> Slowdown:
-        """Of the profile's times, where so much is stolen from then on."""
-        return Slowdown(at_s=at_s, decode=self.factor(share), prefill=self.factor(share))
+
+class Pace(_Part):
+    """How fast the machine of a server was while the server was measured, by a small piece of work timed beside it."""
+
+    work_s: PositiveFloat
+    """Seconds on a core that the work took, over the samples: the profile's times are those at this pace."""
+    cost: NonNegative
+    """A step takes ``longer ** cost`` times as long where the work takes ``longer`` times as long. 1 for steps that are
+    all computation on this machine; nearly 0 on a GPU."""
+
+    def factor(self, work_s: float) -> float:
+        """How many times as long as in the profile a step takes where the work takes so long."""
+        return float((work_s / self.work_s) ** self.cost)
+
+
+class Host(_Part):
+    """What the machine of a server was like while the server was measured, and what that is worth."""
+
+    steal: Steal
+    pace: Pace | None
+    """None where it was not measured."""
+
+    def factor(self, stolen: float, work_s: float | None) -> float:
+        """How many times as long as in the profile a step takes where so much is stolen, and the timed work takes so
+        long (None: not known, so as long as there)."""
+        of_pace = 1.0 if self.pace is None or work_s is None else self.pace.factor(work_s)
+        return self.steal.factor(stolen) * of_pace
+
+    def slowdown(self, at_s: float, stolen: float, work_s: float | None) -> Slowdown:
+        """Of the profile's times, where that is so from then on."""
+        factor = self.factor(stolen, work_s)
+        return Slowdown(at_s=at_s, decode=factor, prefill=factor)
 
 
 class Measurement(_Part):
@@ -69,7 +98,7 @@ class Measurement(_Part):
     server_clock_ratio: NonNegative | None
     """Client-side over server-side decode step times, median; None where the server tells none."""
     load_report: LoadReport | None
-    steal: Steal | None = None
-    """None where nothing was stolen, or the server's machine could not be looked at."""
+    host: Host | None = None
+    """None where the server's machine could not be looked at."""
     verdict: Trust
     reasons: tuple[str, ...] = ()

@@ -11,7 +11,8 @@ Servers on two cores slow each other down, which the simulator does not know. So
 while the other three serve a load, and the one for a single server while they are idle. And the machine drifts: the
 experiments run in rounds, each after 45 s more of calibration, and all are simulated with what was measured in
 all of them. Its pace, and what its host takes of it, are measured beside all of it, and in the end each run is
-simulated once more, at the pace that the machine had meanwhile and beside what was taken. Runs beside which that was
+simulated once more, with steps as the calibration found them to be at the pace that the machine had meanwhile and
+beside what was taken. Runs beside which that was
 more than a tenth are measured a second time, which on such a machine takes longer.
 """
 
@@ -21,8 +22,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from experiments import Experiment
-from pace import PaceMeter
-from paced import Calibrated, validate_at_pace
+from pace import PaceLog
+from paced import validate_at_pace
 from servers import FORWARD_SLEEP_S, slow_down, start, stop, wait, warm_up
 from sitting import ROOT, Sitting, arguments, busy, given_by
 
@@ -54,7 +55,7 @@ def with_fleet(
     return experiments, sitting.rounds(experiments, urls, profile, measure_on)
 
 
-def on_real_servers(sitting: Sitting, sglang: Path, meter: PaceMeter) -> None:
+def on_real_servers(sitting: Sitting, sglang: Path, log: PaceLog) -> None:
     python, given = str(sglang / "bin/python"), sitting.given
     model = given.out / "model"
     subprocess.run([python, str(ROOT / "tests/sglang/make_model.py"), str(model), "micro"], check=True)
@@ -63,9 +64,7 @@ def on_real_servers(sitting: Sitting, sglang: Path, meter: PaceMeter) -> None:
     def calibrated(
         name: str, budget: str, further: bool, neighbours: AbstractContextManager[None] | None = None
     ) -> str:
-        full_name = f"sglang-cpu-micro-{name}"
-        with meter.beside(name):
-            return sitting.calibrate(urls[0], full_name, budget, further=further, beside=neighbours)
+        return sitting.calibrate(urls[0], f"sglang-cpu-micro-{name}", budget, further=further, beside=neighbours)
 
     def beside(further: bool = False) -> str:
         return calibrated("beside", "45s", further, busy(urls[1:], given.out / "beside"))
@@ -79,14 +78,14 @@ def on_real_servers(sitting: Sitting, sglang: Path, meter: PaceMeter) -> None:
     with serving(sitting, python, model, PORTS, SLOW, FORWARD_SLEEP_S):
         experiments, profile = with_fleet(sitting, urls, beside(), lambda: beside(True))
         for experiment in experiments:
-            validate_at_pace(sitting, experiment, urls, Calibrated(profile, "beside", FORWARD_SLEEP_S), meter)
+            validate_at_pace(sitting, experiment, urls, profile, log)
         node = Experiment.node(BATCHES)
         profile = sitting.rounds([node], urls[:1], alone(), lambda: alone(True))
-        validate_at_pace(sitting, node, urls[:1], Calibrated(profile, "alone", FORWARD_SLEEP_S), meter)
+        validate_at_pace(sitting, node, urls[:1], profile, log)
     with serving(sitting, python, model, PORTS[:1], SMALL_POOL, SMALL_POOL_SLEEP_S):
         retraction = Experiment.retraction()
         profile = sitting.rounds([retraction], urls[:1], small_pool(), lambda: small_pool(True))
-        validate_at_pace(sitting, retraction, urls[:1], Calibrated(profile, "small-pool", SMALL_POOL_SLEEP_S), meter)
+        validate_at_pace(sitting, retraction, urls[:1], profile, log)
 
 
 @contextmanager
@@ -115,8 +114,8 @@ def main() -> None:
     said = parser.parse_args()
     sitting = Sitting(given_by(said))
     if said.sglang is not None:
-        with PaceMeter(sitting.given.out / "pace.csv", resume=said.resume) as meter:
-            on_real_servers(sitting, said.sglang.resolve(), meter)
+        with PaceLog(sitting.given.out / "pace.csv", resume=said.resume) as log:
+            on_real_servers(sitting, said.sglang.resolve(), log)
     else:
         with_fleet(sitting, [""] * len(PORTS), "sglang-cpu-tiny", lambda: "sglang-cpu-tiny")
         for experiment in (Experiment.node(BATCHES), Experiment.retraction()):

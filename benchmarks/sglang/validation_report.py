@@ -65,12 +65,12 @@ def _pace(experiment: Experiment, folder: Path) -> list[str]:
     if not (folder / AS_CALIBRATED).exists():
         return []
     pace = _document(folder / PACE)
-    again, runs = len(pace["measured_again"]), len(pace["factors"])
+    again, runs = len(pace["measured_again"]), len(pace["work_s"])
     disturbed = f" {again} of {runs} runs were measured a second time, as the host took more than a tenth, or the load "
     return [
-        f"Each run is simulated at the [pace]({experiment.name}/pace.json) that the machine had meanwhile (1: as "
-        "while it was calibrated), and beside what its host took of it; the last two columns are of simulations with "
-        "one profile for all runs." + (disturbed + "generator was late." if again else ""),
+        f"Each run is simulated at the [pace]({experiment.name}/pace.json) that the machine had meanwhile, and beside "
+        "what its host took of it, with steps as the calibration found them to be then; the last two columns are of "
+        "simulations with one profile for all runs." + (disturbed + "generator was late." if again else ""),
         "",
     ]
 

@@ -85,6 +85,10 @@ def print_diff(first: "ServiceProfile", second: "ServiceProfile") -> None:
     if difference.stolen is not None:
         here, there = difference.stolen
         click.echo(f"  both beside {here:.1%} of stolen time; the second was measured beside {there:.1%}")
+    if difference.work_s is not None:
+        here, there = difference.work_s
+        longer = f"{abs(there / here - 1):.1%} {'longer' if there >= here else 'less'}"
+        click.echo(f"  both at the pace of the first; the same work took {longer} beside the second")
     for name, old, new in difference.fields:
         click.echo(f"  {name:28} {old} -> {new}")
 
@@ -149,9 +153,13 @@ def _lines(loaded: "ServiceProfile") -> list[tuple[str, str]]:
             lines.append(
                 (f"{term} residual", f"{left.mape:.1%} on average, {left.max_abs:.1%} at most, {left.samples} samples")
             )
-    if loaded.steal is not None:
-        longer = f"steps take {loaded.steal.cost:.2f}% longer with each percent"
-        lines.append(("stolen", f"{loaded.steal.mean:.1%} of the processor time; {longer}"))
+    if loaded.host is not None:
+        steal, pace = loaded.host.steal, loaded.host.pace
+        longer = f"steps take {steal.cost:.2f}% longer with each percent"
+        lines.append(("stolen", f"{steal.mean:.1%} of the processor time; {longer}"))
+        if pace is not None:
+            longer = f"steps take {pace.cost:.2f}% longer with each percent that it takes longer"
+            lines.append(("pace", f"timed work took {_ms(pace.work_s)}; {longer}"))
     if loaded.measurement is not None:
         measured = loaded.measurement
         reasons = f", because {'; '.join(measured.reasons)}" if measured.reasons else ""

@@ -13,7 +13,7 @@ from calibrate import closed_loop
 from calibrate.closed_loop import Load, Outcome, closed_loop_scenario, in_turns, main, simulated
 from calibrate.samples import read_samples
 from simcore.profile import ServiceProfile
-from simcore.profile_measurement import Steal
+from simcore.profile_measurement import Host, Pace, Steal
 
 PROFILE = Path(__file__).parents[2] / "scenarios/profiles/sglang-cpu-tiny.json"
 
@@ -31,22 +31,22 @@ def test_what_was_measured_is_simulated_again(tmp_path: Path) -> None:
     assert not row["within_bars"]
 
 
-def test_a_loop_is_simulated_with_as_much_stolen_time_as_it_had(tmp_path: Path) -> None:
+def test_a_loop_is_simulated_on_a_machine_as_it_was_meanwhile(tmp_path: Path) -> None:
     profile = ServiceProfile.load(PROFILE.name, PROFILE.parent)
     assert profile.measurement is not None
-    steal = Steal(mean=0.02, cost=2.0)
-    measurement = profile.measurement.model_copy(update={"steal": steal})
+    host = Host(steal=Steal(mean=0.02, cost=2.0), pace=Pace(work_s=0.001, cost=0.5))
+    measurement = profile.measurement.model_copy(update={"host": host})
     known, table, out = tmp_path / "known.json", tmp_path / "table.json", tmp_path / "again.json"
     known.write_text(profile.model_copy(update={"measurement": measurement}).to_json())
-    measured = {"tpot_s": 0.01, "ttft_s": 0.1, "throughput_tps": 100.0, "stolen": 0.12}
+    measured = {"tpot_s": 0.01, "ttft_s": 0.1, "throughput_tps": 100.0, "stolen": 0.12, "work_s": 0.00121}
     table.write_text(json.dumps([{"concurrency": 2, "requests": 6, "measured": measured}]))
     words = ["--measured", str(table), "--profile", str(known), "--out", str(out)]
     assert CliRunner().invoke(main, words, catch_exceptions=False).exit_code == 0
     (row,) = json.loads(out.read_text())
-    known.write_text(profile.model_copy(update={"slowdowns": (steal.slowdown(0.0, 0.12),)}).to_json())
+    known.write_text(profile.model_copy(update={"slowdowns": (host.slowdown(0.0, 0.12, 0.00121),)}).to_json())
     assert row["simulated"] == asdict(simulated(closed_loop_scenario(known, 2, 6)))
-    beside_the_mean = simulated(closed_loop_scenario(PROFILE, 2, 6))
-    assert row["simulated"]["tpot_s"] == pytest.approx(beside_the_mean.tpot_s * 1.24 / 1.04, rel=1e-3)
+    as_calibrated = simulated(closed_loop_scenario(PROFILE, 2, 6))
+    assert row["simulated"]["tpot_s"] == pytest.approx(as_calibrated.tpot_s * 1.1 * 1.24 / 1.04, rel=1e-3)
 
 
 def test_calibration_and_closed_loop_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +54,7 @@ def test_calibration_and_closed_loop_take_turns(tmp_path: Path, monkeypatch: pyt
 
     async def drive(url: str, profile: Path, loads: list[Load]) -> list[Outcome]:
         found.append(len(read_samples(profile.parent / "samples.jsonl")[1]))
-        return [Outcome(0.01 * len(found), 0.1, 100.0 / level) for level, _ in loads]
+        return [Outcome(0.01 * len(found), 0.1, 100.0 / level, 0.0, 0.001 * len(found)) for level, _ in loads]
 
     async def run() -> list[Outcome]:
         async with FakeSglang().serving() as url:
@@ -64,6 +64,7 @@ def test_calibration_and_closed_loop_take_turns(tmp_path: Path, monkeypatch: pyt
     outcomes = asyncio.run(run())
     assert [outcome.tpot_s for outcome in outcomes] == pytest.approx([0.02, 0.02])
     assert [outcome.throughput_tps for outcome in outcomes] == pytest.approx([100.0, 50.0])
+    assert [outcome.work_s for outcome in outcomes] == pytest.approx([0.002, 0.002])
     assert 0 < found[0] < found[1] < found[2]
 
 

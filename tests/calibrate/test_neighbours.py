@@ -1,13 +1,15 @@
 """What is seen of other work on the server's machine, and of the time that its host has for others."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import ClassVar, NamedTuple
 
 import psutil
 import pytest
 
 from calibrate import neighbours
 from calibrate.neighbours import Meanwhile, Neighbours
+from calibrate.pace import Timed
 
 
 class LinuxTimes(NamedTuple):
@@ -36,11 +38,11 @@ def seen(monkeypatch: pytest.MonkeyPatch, before: object, after: object, ours_s:
     monkeypatch.setattr(neighbours, "_server_tree", lambda _: [psutil.Process()])
     monkeypatch.setattr(neighbours, "_processor_s", lambda _: next(ours))
     monkeypatch.setattr(neighbours.psutil, "cpu_times", lambda: next(times))
-    watching = Neighbours("http://127.0.0.1:1")
-    monkeypatch.setattr(neighbours.time, "monotonic", lambda: next(clock))
-    watching.start()
-    found = watching.meanwhile()
-    monkeypatch.undo()
+    with Neighbours("http://127.0.0.1:1") as watching:
+        monkeypatch.setattr(neighbours.time, "monotonic", lambda: next(clock))
+        watching.start()
+        found = watching.meanwhile()
+        monkeypatch.undo()
     return found
 
 
@@ -65,6 +67,31 @@ def test_too_much_of_either_is_not_calm(cores: float, stolen: float, calm: bool)
 
 
 def test_of_a_server_elsewhere_nothing_is_seen() -> None:
-    elsewhere = Neighbours("http://192.0.2.1:30000")
-    elsewhere.start()
-    assert elsewhere.meanwhile() == Meanwhile(0.0, 0.0)
+    with Neighbours("http://192.0.2.1:30000") as elsewhere:
+        elsewhere.start()
+        assert elsewhere.meanwhile() == Meanwhile(0.0, 0.0, None)
+
+
+class Meter(nullcontext[None]):
+    """Takes the place of the meter, and times nothing by itself."""
+
+    tell: ClassVar[Callable[[Timed], None]]
+
+    def __init__(self, on_timed: Callable[[Timed], None]) -> None:
+        super().__init__()
+        Meter.tell = on_timed
+
+
+def test_the_pace_is_that_of_the_sample_and_of_the_last_moments_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "_server_tree", lambda _: [psutil.Process()])
+    monkeypatch.setattr(neighbours, "PaceMeter", Meter)
+    monkeypatch.setattr(neighbours.time, "time", lambda: 100.0)
+    with Neighbours("http://127.0.0.1:1") as watching:
+        Meter.tell(Timed(97.0, 0, 0.009))
+        Meter.tell(Timed(99.0, 0, 0.001))
+        watching.start()
+        assert watching.meanwhile().work_s == pytest.approx(0.001)
+        Meter.tell(Timed(100.5, 0, 0.003))
+        Meter.tell(Timed(101.0, 1, 0.004))
+        # The mean over cores of their medians.
+        assert watching.meanwhile().work_s == pytest.approx(0.003)

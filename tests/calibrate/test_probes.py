@@ -53,8 +53,9 @@ class PlannedServer(SglangClient):
 
 
 def visit(server: PlannedServer, point: Point) -> Sample:
-    prober = Prober(server, random.Random(0), radix_cache=True, neighbours=Neighbours(server.url))
-    return asyncio.run(prober.take(point))[0]
+    with Neighbours(server.url) as neighbours:
+        prober = Prober(server, random.Random(0), radix_cache=True, neighbours=neighbours)
+        return asyncio.run(prober.take(point))[0]
 
 
 def test_a_decode_step_is_the_mean_of_fast_and_slow_ones() -> None:

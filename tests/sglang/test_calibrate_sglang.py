@@ -81,12 +81,15 @@ def test_one_server_through_the_faults(tmp_path: Path) -> None:
 async def _samples_agree_with_the_server(client: SglangClient, url: str) -> None:
     import random
 
-    prober = Prober(client, random.Random(1), radix_cache=True, neighbours=Neighbours(url))
-    await prober.warm_up()
-    (decode,) = await prober.take(DecodePoint(batch=4, prompt_tokens=64))
+    with Neighbours(url) as neighbours:
+        prober = Prober(client, random.Random(1), radix_cache=True, neighbours=neighbours)
+        await prober.warm_up()
+        (decode,) = await prober.take(DecodePoint(batch=4, prompt_tokens=64))
+        (cached,) = await prober.take(PrefillPoint(new_tokens=64, cached_tokens=512, fewest_tokens=64))
     assert isinstance(decode, DecodeSample)
     assert decode.client_step_s == pytest.approx(decode.step_s, rel=0.1)
-    (cached,) = await prober.take(PrefillPoint(new_tokens=64, cached_tokens=512, fewest_tokens=64))
+    assert decode.work_s is not None
+    assert 0 < decode.work_s < 1
     assert isinstance(cached, PrefillSample)
     assert cached.cached_tokens == pytest.approx(512, abs=2)
     assert cached.step_s < cached.ttft_s
@@ -95,7 +98,8 @@ async def _samples_agree_with_the_server(client: SglangClient, url: str) -> None
 async def _others_are_noticed(client: SglangClient, url: str) -> None:
     import random
 
-    prober = Prober(client, random.Random(2), radix_cache=True, neighbours=Neighbours(url))
+    with Neighbours(url) as neighbours:
+        prober = Prober(client, random.Random(2), radix_cache=True, neighbours=neighbours)
     async with SglangClient(url, "secret") as other:
         traffic = asyncio.create_task(other.generate(list(range(100, 200)), 3000))
         await asyncio.sleep(0.3)

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from simcore.profile import ServiceProfile
 from simcore.profile_comparison import compare_profiles, implausibilities
-from simcore.profile_measurement import Confidence, Measurement, Steal
+from simcore.profile_measurement import Confidence, Host, Measurement, Pace, Steal
 from simcore.step_time import StepTimes
 from simroute import main
 
@@ -86,11 +86,14 @@ def test_diff_finds_the_planted_difference(tmp_path: Path) -> None:
     assert f"{H100.kv_tokens_capacity} -> 99999" in shown
 
 
-def test_diff_is_of_the_same_share_of_stolen_time(tmp_path: Path) -> None:
-    def beside(mean: float, factor: float) -> ServiceProfile:
-        """Of the same server: a step takes twice its share longer."""
+def test_diff_is_on_the_same_machine(tmp_path: Path) -> None:
+    def beside(mean: float, work_s: float, factor: float) -> ServiceProfile:
+        """Of the same server: a step takes twice its share longer, and half as much as the timed work."""
         assert CALIBRATED.measurement is not None
-        measurement = CALIBRATED.measurement.model_copy(update={"steal": Steal(mean=mean, cost=2.0)})
+        pace = Pace(work_s=work_s, cost=0.5)
+        measurement = CALIBRATED.measurement.model_copy(
+            update={"host": Host(steal=Steal(mean=mean, cost=2.0), pace=pace)}
+        )
         decode, prefill = CALIBRATED.steps.decode, CALIBRATED.steps.prefill
         steps = CALIBRATED.steps.model_copy(
             update={
@@ -110,20 +113,24 @@ def test_diff_is_of_the_same_share_of_stolen_time(tmp_path: Path) -> None:
         )
         return CALIBRATED.model_copy(update={"steps": steps, "measurement": measurement})
 
-    first, second = beside(0.01, 1.02), beside(0.1, 1.2)
+    first, second = beside(0.01, 0.001, 1.02), beside(0.1, 0.00121, 1.1 * 1.2)
     difference = compare_profiles(first, second)
     assert difference.stolen == (0.01, 0.1)
+    assert difference.work_s == (0.001, 0.00121)
     assert [term.max_abs for term in difference.terms[:2]] == pytest.approx([0.0, 0.0], abs=1e-9)
     (tmp_path / "a.json").write_text(first.to_json())
     (tmp_path / "b.json").write_text(second.to_json())
     said = run("diff", str(tmp_path / "a.json"), str(tmp_path / "b.json"))
     assert "both beside 1.0% of stolen time; the second was measured beside 10.0%" in said
+    assert "both at the pace of the first; the same work took 21.0% longer beside the second" in said
     shown = run("show", str(tmp_path / "b.json"))
+    assert "timed work took 1.21 ms; steps take 0.50% longer with each percent that it takes longer" in shown
     assert "10.0% of the processor time; steps take 2.00% longer with each percent" in shown
     # What only one of them tells is no difference of theirs.
     untold = compare_profiles(CALIBRATED, second)
     assert untold.stolen is None
-    assert untold.terms[0].mean == pytest.approx(0.2)
+    assert untold.work_s is None
+    assert untold.terms[0].mean == pytest.approx(0.32)
 
 
 def test_diff_tells_what_a_doubled_overhead_weighs_in_the_first_token() -> None:

@@ -1,0 +1,170 @@
+"""The pace of the machine beside a validation, and what becomes of profile and report with it."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import paced
+import pytest
+from experiments import Experiment
+from pace import Pace, PaceLog, beside_run
+from paced import validate_at_pace
+from sitting import Given
+from validation_report import AS_CALIBRATED, PACE, write_report
+
+import calibrate.pace
+from simcore.profile import ServiceProfile
+from simcore.profile_measurement import Host, Steal
+from simcore.profile_measurement import Pace as PaceOf
+
+
+@pytest.fixture
+def profile() -> ServiceProfile:
+    return ServiceProfile.load("sglang-cpu-tiny", Path())
+
+
+def log_of(file: Path, rows: list[tuple[float, int, float, float, float]]) -> PaceLog:
+    """Of what was measured before: at, core, work_s, stolen_s, cores_s."""
+    lines = ["at,core,work_s,stolen_s,cores_s", *(",".join(map(str, row)) for row in rows)]
+    file.write_text("\n".join(lines) + "\n")
+    return PaceLog(file, resume=True)
+
+
+def test_a_run_is_simulated_at_its_pace_with_what_was_stolen_second_by_second(profile: ServiceProfile) -> None:
+    pace = Pace(work_s=0.0011, stolen=((0.0, 0.02), (1.0, 0.12)))
+    assert beside_run(profile, pace) == profile
+    measurement = profile.measurement
+    assert measurement is not None
+    host = Host(steal=Steal(mean=0.02, cost=0.9), pace=PaceOf(work_s=0.001, cost=1.0))
+    known = profile.model_copy(update={"measurement": measurement.model_copy(update={"host": host})})
+    found = beside_run(known, pace)
+    longer = 1.1 * host.steal.factor(0.12)
+    assert [(one.at_s, one.decode, one.prefill) for one in found.slowdowns] == [
+        (0.0, pytest.approx(1.1), pytest.approx(1.1)),
+        (1.0, pytest.approx(longer), pytest.approx(longer)),
+    ]
+    assert ServiceProfile.model_validate_json(found.to_json()) == found
+
+
+def rows_of(file: Path) -> list[list[str]]:
+    return [line.split(",") for line in file.read_text().splitlines()[1:]]
+
+
+def measure(file: Path, count: int) -> None:
+    """Let it measure so many more."""
+    before, deadline = len(rows_of(file)), time.monotonic() + 30
+    while len(rows_of(file)) < before + count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_is_measured_is_found_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate.pace, "_INTERVAL_S", 0.005)
+    file = tmp_path / "pace.csv"
+    with PaceLog(file) as log:
+        measure(file, 4)
+    rows = rows_of(file)
+    assert {row[1] for row in rows} == {str(core) for core in os.sched_getaffinity(0)}
+    assert all(float(row[4]) > float(row[3]) >= 0 for row in rows)
+    first, last = float(rows[0][0]), float(rows[-1][0])
+    assert 0 < log.between(first, last).work_s < 1
+    with pytest.raises(ValueError, match="no pace was measured"):
+        log.between(last + 10, last + 20)
+
+    with PaceLog(file, resume=True):
+        measure(file, 2)
+    assert rows_of(file)[: len(rows)] == rows
+    with PaceLog(file):
+        measure(file, 2)
+    assert float(rows_of(file)[0][0]) > last
+
+
+def test_what_is_stolen_is_told_second_by_second(tmp_path: Path) -> None:
+    stolen_s = [0.0, 0.0, 0.1, 0.3, 0.5, 0.5, 0.5]
+    with log_of(
+        tmp_path / "pace.csv", [(100 + 0.5 * row, 0, 0.001, at, 50 + row) for row, at in enumerate(stolen_s)]
+    ) as log:
+        found = log.between(100, 103)
+    assert found.stolen == ((0.0, 0.05), (1.0, 0.2), (2.0, 0.0))
+    assert found.work_s == pytest.approx(0.001)
+
+
+def document(e2e_error: float) -> dict[str, Any]:
+    names = ("mean_ttft_s", "p99_ttft_s", "mean_tpot_s", "mean_e2e_s", "p99_e2e_s", "request_throughput_rps")
+    errors = {name: {"label": name, "error": {"value": e2e_error}} for name in (*names, "cache_hit_rate")}
+    retractions = {"label": "retractions", "error": {"value": 0.1}, "real": 10, "simulated": 11}
+    group = {"policy": "random", "load": "its own load", "load_value": 0.0, "repeats": [0]}
+    return {
+        "groups": [{**group, "errors": {**errors, "retractions": retractions}}],
+        "orders": [],
+        "invalid": [],
+        "warnings": [],
+    }
+
+
+def test_the_report_says_what_was_found_as_calibrated_beside_what_was_found_at_pace(tmp_path: Path) -> None:
+    experiment = Experiment.retraction()
+    folder = tmp_path / experiment.name
+    folder.mkdir()
+    (folder / "validation.json").write_text(json.dumps(document(0.02)))
+    write_report(tmp_path, [experiment], script="x.py", emulated=False)
+    row = "| mean E2E within 8% | 2.0% | random, its own load | held |"
+    page = (tmp_path / "README.md").read_text()
+    assert f"{row}\n" in page
+    assert "pace" not in page
+
+    (folder / AS_CALIBRATED).write_text(json.dumps(document(0.09)))
+    (folder / PACE).write_text(json.dumps({"work_s": {"a": 0.001, "b": 0.002}, "measured_again": ["b"]}))
+    write_report(tmp_path, [experiment], script="x.py", emulated=False)
+    page = (tmp_path / "README.md").read_text()
+    assert " 1 of 2 runs were measured a second time, " in page
+    assert "simulated at the [pace](retraction/pace.json) that the machine had meanwhile, and beside" in page
+    assert "| wanted | worst | where | | with one profile for all runs | |\n|---|---|---|---|---|---|\n" in page
+    assert f"{row} 9.0%, random, its own load | **not held** |\n" in page
+
+
+class Sitting:
+    """Takes the place of one that runs ``simroute validate``: a cell that is missing is there again after it."""
+
+    def __init__(self, out: Path) -> None:
+        self.given = Given(speed=None, out=out, resume=False)
+        self.ran: list[list[str]] = []
+
+    def say(self, text: str) -> None:
+        """Nobody listens."""
+
+    def validate(self, experiment: Experiment, *_: object, **__: object) -> None:
+        folder = self.given.out / experiment.name
+        missing = [name for name in ("calm", "disturbed", "late") if not (folder / "cells" / name).exists()]
+        for name in missing:
+            cell_of(folder, name, valid=name != "late" or bool(self.ran))
+        self.ran.append(missing)
+        (folder / "validation.json").write_text("{}")
+
+
+def cell_of(folder: Path, name: str, *, valid: bool) -> None:
+    (folder / "cells" / name / "live").mkdir(parents=True)
+    (folder / "cells" / name / "live/live.json").write_text(json.dumps({"valid": valid}))
+
+
+def test_runs_that_the_host_disturbed_or_that_prove_nothing_are_measured_again_once(
+    tmp_path: Path, profile: ServiceProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pace_of(_: PaceLog, cell: Path) -> Pace:
+        return Pace(work_s=0.001, stolen=((0.0, 0.0), (1.0, 0.3 if cell.name == "disturbed" else 0.1)))
+
+    monkeypatch.setattr(paced, "_pace_of", pace_of)
+    file = tmp_path / "profile.json"
+    file.write_text(profile.to_json())
+    sitting, experiment = Sitting(tmp_path), Experiment.retraction()
+    sitting.validate(experiment)
+    with log_of(tmp_path / "pace.csv", []) as log:
+        validate_at_pace(sitting, experiment, [], str(file), log)
+    # The third time nothing is missing: each is simulated with a profile of its own.
+    assert sitting.ran == [["calm", "disturbed", "late"], ["disturbed", "late"], []]
+    found = json.loads((tmp_path / experiment.name / PACE).read_text())
+    assert found["measured_again"] == ["disturbed", "late"]
+    assert found["stolen"] == pytest.approx({"calm": 0.05, "disturbed": 0.15, "late": 0.05})
+    assert sorted(one.stem for one in (tmp_path / f"profiles-{experiment.name}").iterdir()) == sorted(found["stolen"])
