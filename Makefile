@@ -27,7 +27,7 @@ demo: $(INSTALLED) ## Compare routing policies on a simulated fleet: tables here
 	$(BIN)/simroute sim --scenario quickstart
 
 test: lint ## Lint, then run all tests.
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-sglang: $(TEST_TOOLS) $(SGLANG) ## Run the tests against a real SGLang 0.5.23 on the CPU; installs it first, 3 GB.
 	SIMROUTE_SGLANG=$(CURDIR)/$(SGLANG_VENV) $(BIN)/python -m pytest -m sglang tests/sglang

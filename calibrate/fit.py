@@ -33,6 +33,7 @@ _HUBER = 1.345  # of a standard deviation: 95% efficient on normal errors (Huber
 _MAD_TO_SIGMA = 1.4826
 _SMALLEST_SIGMA = 1e-6  # relative; keeps exact samples from dividing by zero
 _ROUNDS = 50
+_SETTLED = 1e-9  # change of coefficients, relative to the largest: far below the digits that are kept
 _KNEE_STEP = 8  # tokens between the knees that are tried
 _LARGEST_KNEE = 2048
 _FOLDS = 20
@@ -173,8 +174,10 @@ def fit_non_negative(columns: Floats, target: Floats, known: Floats | None = Non
     weights = np.ones(len(target))
     found = np.zeros(columns.shape[1])
     for _ in range(_ROUNDS):
-        root = np.sqrt(weights)
+        root, before = np.sqrt(weights), found
         found, _norm = nnls(relative * root[:, None], wanted * root)
+        if np.abs(found - before).max() <= _SETTLED * found.max():
+            break
         errors = np.abs(relative @ found - wanted)
         sigma = max(_MAD_TO_SIGMA * float(np.median(errors)), _SMALLEST_SIGMA)
         weights = np.minimum(1.0, _HUBER * sigma / np.maximum(errors, _SMALLEST_SIGMA))
