@@ -181,7 +181,8 @@ def _row(concurrency: int, requests: int, measured: Outcome, profile: Path) -> d
     """What was measured beside what is simulated, on a machine as it was meanwhile; said as well."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / profile.name
-        profile_then = beside(ServiceProfile.load(profile.name, profile.parent), measured.stolen, measured.work_s)
+        calibrated = ServiceProfile.load(profile.name, profile.parent)
+        profile_then = beside(calibrated, [(0.0, measured.stolen)], measured.work_s)
         file.write_text(profile_then.to_json(), encoding="utf-8")
         found = simulated(closed_loop_scenario(file, concurrency, requests))
     errors = compare(measured, found)

@@ -5,7 +5,7 @@ Both come and go in seconds, and hit some samples and not others. How much longe
 samples themselves, and all are brought to what there was on average.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -120,9 +120,10 @@ def evened(split: Split, host: Host | None) -> Split:
     )
 
 
-def beside(profile: ServiceProfile, stolen: float, work_s: float | None) -> ServiceProfile:
-    """The profile on a machine where so much is stolen, and the timed work takes so long, from the start; as it was
-    measured where it does not tell what that costs."""
+def beside(profile: ServiceProfile, stolen: Iterable[tuple[float, float]], work_s: float | None) -> ServiceProfile:
+    """The profile on a machine where the timed work takes so long, and ``stolen`` is: from when on (seconds), which
+    share. As it was measured where it does not tell what that costs."""
     if profile.host is None:
         return profile
-    return profile.model_copy(update={"slowdowns": (profile.host.slowdown(0.0, stolen, work_s),)})
+    slowdowns = tuple(profile.host.slowdown(at_s, share, work_s) for at_s, share in stolen)
+    return profile.model_copy(update={"slowdowns": slowdowns})

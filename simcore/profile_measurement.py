@@ -42,7 +42,7 @@ class Steal(_Part):
     mean: NonNegative
     """Share of the processor time, over the samples: the profile's times are those beside so much of it."""
     cost: NonNegative
-    """A step takes ``1 + cost * share`` times as long as beside none."""
+    """A step takes ``1 + cost * share`` times as long as beside none. Expected to be 1, and corrected by samples."""
 
     def factor(self, share: float) -> float:
         """How many times as long as in the profile a step takes where so much is stolen."""
@@ -56,7 +56,7 @@ class Pace(_Part):
     """Seconds on a core that the work took, over the samples: the profile's times are those at this pace."""
     cost: NonNegative
     """A step takes ``longer ** cost`` times as long where the work takes ``longer`` times as long. 1 for steps that are
-    all computation on this machine; nearly 0 on a GPU."""
+    all computation on this machine; nearly 0 on a GPU. Expected to be 0.5, and corrected by samples."""
 
     def factor(self, work_s: float) -> float:
         """How many times as long as in the profile a step takes where the work takes so long."""

@@ -1,4 +1,4 @@
-"""How fast the machine itself is while a validation goes on, and a profile on a machine as it was beside a live run.
+"""How fast the machine itself is while a validation goes on.
 
 On a machine with other tenants the same work takes a quarter longer in one minute than in the next, and what servers
 on it compute too, and its host has some of its time for others ("steal"). No profile can foretell either. So both are
@@ -17,7 +17,6 @@ import pandas as pd
 
 from calibrate.neighbours import ProcessorTime
 from calibrate.pace import PaceMeter, Timed, typical_work_s
-from simcore.profile import ServiceProfile
 
 _STOLEN_EVERY_S = 1.0
 """Spells in which the host has a fifth of the machine's time for others last for some seconds."""
@@ -26,7 +25,7 @@ _COLUMNS = ("at", "core", "work_s", "stolen_s", "cores_s")
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class RunPace:
     """``work_s``: seconds on a core that the work took; ``stolen``: from when on (seconds), which share of its time the
     machine's host had for others."""
 
@@ -54,7 +53,7 @@ class PaceLog(ExitStack):
         times = round(timed.work_s, 7), round(machine.stolen_s, 2), round(machine.cores_s, 2)
         csv.writer(self._lines).writerow((round(timed.at, 3), timed.core, *times))
 
-    def between(self, start: float, end: float) -> Pace:
+    def between(self, start: float, end: float) -> RunPace:
         """What it was then (Unix time), since ``start``. Raises ValueError where nothing was measured."""
         rows = pd.read_csv(self._file)
         rows = rows[rows["at"].between(start, end)]
@@ -65,14 +64,4 @@ class PaceLog(ExitStack):
         spells = rows.groupby(spell)[["stolen_s", "cores_s"]].first()
         until_next = spells.diff().shift(-1).iloc[:-1]
         stolen = (until_next["stolen_s"] / until_next["cores_s"]).round(4)
-        return Pace(work_s, tuple(zip(stolen.index.tolist(), stolen.tolist(), strict=True)))
-
-
-def beside_run(profile: ServiceProfile, pace: Pace) -> ServiceProfile:
-    """The profile with steps as much longer, second by second of a run, as its calibration found for the pace and for
-    the share of the machine's time that was stolen; as it is where that saw nothing of its machine."""
-    host = profile.host
-    if host is None:
-        return profile
-    slowdowns = tuple(host.slowdown(at_s, share, pace.work_s) for at_s, share in pace.stolen)
-    return profile.model_copy(update={"slowdowns": slowdowns})
+        return RunPace(work_s, tuple(zip(stolen.index.tolist(), stolen.tolist(), strict=True)))

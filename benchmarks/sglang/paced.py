@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 from experiments import Experiment
-from pace import Pace, PaceLog, beside_run
+from pace import PaceLog, RunPace
 from sitting import Sitting
 from validation_report import AS_CALIBRATED, PACE
 
+from calibrate.host import beside
 from calibrate.neighbours import TOO_MUCH_STOLEN
 from simcore.profile import ServiceProfile
 from simcore.run_folder import write_document
@@ -34,7 +35,7 @@ def validate_at_pace(sitting: Sitting, experiment: Experiment, urls: list[str], 
     profiles.mkdir(exist_ok=True)
     found = {cell.name: _pace_of(log, cell) for cell in _cells(folder)}
     for cell, pace in found.items():
-        (profiles / f"{cell}.json").write_text(beside_run(calibrated, pace).to_json(), encoding="utf-8")
+        (profiles / f"{cell}.json").write_text(beside(calibrated, pace.stolen, pace.work_s).to_json(), encoding="utf-8")
     document = {
         "host": None if calibrated.host is None else calibrated.host.model_dump(),
         "work_s": {cell: pace.work_s for cell, pace in found.items()},
@@ -54,7 +55,7 @@ def _was_disturbed(log: PaceLog, cell: Path) -> bool:
     return not valid or _pace_of(log, cell).mean_stolen > TOO_MUCH_STOLEN
 
 
-def _pace_of(log: PaceLog, cell: Path) -> Pace:
+def _pace_of(log: PaceLog, cell: Path) -> RunPace:
     requests = pd.read_parquet(cell / "live/requests.parquet").set_index("request_id")
     lines = (cell / "live/meta_info.jsonl").read_text(encoding="utf-8").splitlines()
     received = pd.Series({one["request_id"]: one["request_received_ts"] for one in map(json.loads, lines)})

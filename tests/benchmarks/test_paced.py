@@ -9,15 +9,13 @@ from typing import Any
 import paced
 import pytest
 from experiments import Experiment
-from pace import Pace, PaceLog, beside_run
+from pace import PaceLog, RunPace
 from paced import validate_at_pace
 from sitting import Given
 from validation_report import AS_CALIBRATED, PACE, write_report
 
 import calibrate.pace
 from simcore.profile import ServiceProfile
-from simcore.profile_measurement import Host, Steal
-from simcore.profile_measurement import Pace as PaceOf
 
 
 @pytest.fixture
@@ -30,22 +28,6 @@ def log_of(file: Path, rows: list[tuple[float, int, float, float, float]]) -> Pa
     lines = ["at,core,work_s,stolen_s,cores_s", *(",".join(map(str, row)) for row in rows)]
     file.write_text("\n".join(lines) + "\n")
     return PaceLog(file, resume=True)
-
-
-def test_a_run_is_simulated_at_its_pace_with_what_was_stolen_second_by_second(profile: ServiceProfile) -> None:
-    pace = Pace(work_s=0.0011, stolen=((0.0, 0.02), (1.0, 0.12)))
-    assert beside_run(profile, pace) == profile
-    measurement = profile.measurement
-    assert measurement is not None
-    host = Host(steal=Steal(mean=0.02, cost=0.9), pace=PaceOf(work_s=0.001, cost=1.0))
-    known = profile.model_copy(update={"measurement": measurement.model_copy(update={"host": host})})
-    found = beside_run(known, pace)
-    longer = 1.1 * host.steal.factor(0.12)
-    assert [(one.at_s, one.decode, one.prefill) for one in found.slowdowns] == [
-        (0.0, pytest.approx(1.1), pytest.approx(1.1)),
-        (1.0, pytest.approx(longer), pytest.approx(longer)),
-    ]
-    assert ServiceProfile.model_validate_json(found.to_json()) == found
 
 
 def rows_of(file: Path) -> list[list[str]]:
@@ -152,8 +134,8 @@ def cell_of(folder: Path, name: str, *, valid: bool) -> None:
 def test_runs_that_the_host_disturbed_or_that_prove_nothing_are_measured_again_once(
     tmp_path: Path, profile: ServiceProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pace_of(_: PaceLog, cell: Path) -> Pace:
-        return Pace(work_s=0.001, stolen=((0.0, 0.0), (1.0, 0.3 if cell.name == "disturbed" else 0.1)))
+    def pace_of(_: PaceLog, cell: Path) -> RunPace:
+        return RunPace(work_s=0.001, stolen=((0.0, 0.0), (1.0, 0.3 if cell.name == "disturbed" else 0.1)))
 
     monkeypatch.setattr(paced, "_pace_of", pace_of)
     file = tmp_path / "profile.json"

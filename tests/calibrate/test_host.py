@@ -118,13 +118,30 @@ def test_a_step_is_as_long_as_in_the_profile_at_its_pace_and_rises_with_a_power_
 def test_a_profile_on_a_machine_as_it_was_then_has_as_much_longer_steps_from_the_start() -> None:
     profile = ServiceProfile.load("sglang-cpu-tiny", Path())
     assert profile.measurement is not None
-    assert beside(profile, 0.3, 0.003) == profile
+    assert beside(profile, [(0.0, 0.3)], 0.003) == profile
     host = Host(steal=Steal(mean=0.0, cost=3.0), pace=Pace(work_s=0.002, cost=1.0))
     known = profile.model_copy(update={"measurement": profile.measurement.model_copy(update={"host": host})})
-    found = beside(known, 0.1, 0.003)
+    found = beside(known, [(0.0, 0.1)], 0.003)
     (slowdown,) = found.slowdowns
     assert (slowdown.at_s, slowdown.decode, slowdown.prefill) == pytest.approx((0.0, 1.95, 1.95))
     assert found.model_copy(update={"slowdowns": ()}) == known
+
+
+def test_a_profile_follows_what_is_stolen_second_by_second() -> None:
+    profile = ServiceProfile.load("sglang-cpu-tiny", Path())
+    stolen = ((0.0, 0.02), (1.0, 0.12))
+    assert beside(profile, stolen, 0.0011) == profile
+    measurement = profile.measurement
+    assert measurement is not None
+    host = Host(steal=Steal(mean=0.02, cost=0.9), pace=Pace(work_s=0.001, cost=1.0))
+    known = profile.model_copy(update={"measurement": measurement.model_copy(update={"host": host})})
+    found = beside(known, stolen, 0.0011)
+    longer = 1.1 * host.steal.factor(0.12)
+    assert [(one.at_s, one.decode, one.prefill) for one in found.slowdowns] == [
+        (0.0, pytest.approx(1.1), pytest.approx(1.1)),
+        (1.0, pytest.approx(longer), pytest.approx(longer)),
+    ]
+    assert ServiceProfile.model_validate_json(found.to_json()) == found
 
 
 def at_paces(found: list[Sample], power: float) -> list[Sample]:

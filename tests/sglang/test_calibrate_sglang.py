@@ -99,15 +99,15 @@ async def _others_are_noticed(client: SglangClient, url: str) -> None:
     import random
 
     with Neighbours(url) as neighbours:
-        prober = Prober(client, random.Random(2), radix_cache=True, neighbours=neighbours)
-    async with SglangClient(url, "secret") as other:
-        traffic = asyncio.create_task(other.generate(list(range(100, 200)), 3000))
-        await asyncio.sleep(0.3)
-        with pytest.raises(ForeignTrafficError, match="--allow-busy"):
-            await prober.take(DecodePoint(batch=1, prompt_tokens=64))
-        await other.abort_ours()
-        with pytest.raises(RefusedError, match="abort"):
-            await traffic
+        async with SglangClient(url, "secret") as other:
+            prober = Prober(client, random.Random(2), radix_cache=True, neighbours=neighbours)
+            traffic = asyncio.create_task(other.generate(list(range(100, 200)), 3000))
+            await asyncio.sleep(0.3)
+            with pytest.raises(ForeignTrafficError, match="--allow-busy"):
+                await prober.take(DecodePoint(batch=1, prompt_tokens=64))
+            await other.abort_ours()
+            with pytest.raises(RefusedError, match="abort"):
+                await traffic
 
 
 async def _death_is_noticed(client: SglangClient, url: str) -> None:
