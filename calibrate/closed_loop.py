@@ -30,7 +30,7 @@ from simcore.scenario import PolicySpec, Scenario, load_scenario
 from simcore.workload import Workload, build_workload
 
 from .client import Answer, SglangClient
-from .host import beside
+from .host import Spell, beside
 from .neighbours import Neighbours
 from .session import Order, calibrate_server
 
@@ -182,7 +182,7 @@ def _row(concurrency: int, requests: int, measured: Outcome, profile: Path) -> d
     with TemporaryDirectory() as folder:
         file = Path(folder) / profile.name
         calibrated = ServiceProfile.load(profile.name, profile.parent)
-        profile_then = beside(calibrated, [(0.0, measured.stolen)], measured.work_s)
+        profile_then = beside(calibrated, [Spell(0.0, measured.stolen, measured.work_s)])
         file.write_text(profile_then.to_json(), encoding="utf-8")
         found = simulated(closed_loop_scenario(file, concurrency, requests))
     errors = compare(measured, found)

@@ -8,6 +8,7 @@ samples themselves, and all are brought to what there was on average.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from simcore.profile_measurement import Host, Pace, Steal
 from .samples import DecodeSample, PrefillSample, RideSample
 from .split import Split
 
-__all__ = ["beside", "evened", "find_host"]
+__all__ = ["Spell", "beside", "evened", "find_host"]
 
 Floats = npt.NDArray[np.float64]
 _Kinds = tuple[Sequence[DecodeSample | PrefillSample], ...]
@@ -29,11 +30,22 @@ _ROUNDS = 4  # of fitting and correcting
 _DIGITS = 4
 _HUBER = 1.345
 _SMALLEST_SIGMA = 1e-6
-_EXPECTED = ((1.0, 0.5), (0.5, 0.5))
-"""What stolen time and the pace cost, give or take, before any sample says so. Steps that are all computation on the
-machine take a percent longer with each percent stolen, and with each percent that the pace is slower; steps that sleep,
-or compute on a GPU, less; steps that also wait for a core, more. Minutes in which next to nothing was stolen say as
-good as nothing of it, and neither 0 nor what a few chance samples say would do for minutes in which much is."""
+_EXPECTED = ((1.0, 0.5), (0.5, 0.5), (0.5, 0.5))
+"""What stolen time costs steps, and what the pace costs decode and prefill steps, give or take, before any sample says
+so. Steps that are all computation on the machine take a percent longer with each percent stolen, and with each percent
+that the pace is slower; steps that sleep, or compute on a GPU, less; steps that also wait for a core, more. Minutes in
+which next to nothing was stolen say as good as nothing of it, and neither 0 nor what a few chance samples say would do
+for minutes in which much is."""
+
+
+class Spell(NamedTuple):
+    """What a machine was like from a moment of a run on."""
+
+    at_s: float
+    stolen: float
+    """The share of its processor time that its host had for others."""
+    work_s: float | None
+    """How long the timed work took, seconds; None where that is not known."""
 
 
 def find_host(split: Split, fitted_s: Callable[[Split], tuple[Floats, Floats]]) -> Host | None:
@@ -55,7 +67,7 @@ def _without_costs(samples: Sequence[DecodeSample | PrefillSample]) -> Host | No
     timed = [one.work_s for one in samples if one.work_s is not None]
     if stolen == 0 and not timed:
         return None
-    pace = Pace(work_s=float(f"{np.mean(timed):.4g}"), cost=0.0) if timed else None
+    pace = Pace(work_s=float(f"{np.mean(timed):.4g}"), decode_cost=0.0, prefill_cost=0.0) if timed else None
     return Host(steal=Steal(mean=round(stolen, _DIGITS), cost=0.0), pace=pace)
 
 
@@ -63,33 +75,35 @@ def _with_costs(host: Host, kinds: _Kinds, longer: Sequence[Floats]) -> Host:
     """Steps over their fit are, for each kind of step from another height, a line of what was stolen, times a power of
     the pace: how steep, with Huber's loss.
 
-    One cost for decode and prefill steps, though it need not be quite the same: in calm minutes hardly anything is
-    stolen beside one kind or the other, and a single slow visit would decide.
+    What is stolen costs decode and prefill steps the same, though that need not be quite so: in calm minutes hardly
+    anything is stolen beside one kind or the other, and a single slow visit would decide.
     """
     work_s = None if host.pace is None else host.pace.work_s
     stolen = np.array([one.stolen for one in chain(*kinds)])
     slower = np.array([1.0 if work_s is None or one.work_s is None else one.work_s / work_s for one in chain(*kinds)])
-    of_host = np.array([host.factor(one.stolen, one.work_s) for one in chain(*kinds)])
     is_decode = np.repeat([True, False], [len(times) for times in longer])
     times = np.concatenate(longer)
+    of_host = np.where(is_decode, *np.array([host.factors(one.stolen, one.work_s) for one in chain(*kinds)]).T)
 
-    def model(_: Floats, decode: float, prefill: float, of_stolen: float, of_pace: float) -> Floats:
-        heights = np.where(is_decode, decode, prefill)
-        return np.append(heights * (1 + of_stolen * stolen) * slower**of_pace, (of_stolen, of_pace))
+    def model(_: Floats, decode: float, prefill: float, *costs: float) -> Floats:
+        of_stolen, *of_pace = costs
+        heights, powers = np.where(is_decode, decode, prefill), np.where(is_decode, *of_pace)
+        return np.append(heights * (1 + of_stolen * stolen) * slower**powers, costs)
 
     found, _ = curve_fit(
         model,
         times,
         np.append(times, [expected for expected, _ in _EXPECTED]),
-        p0=[1.0, 1.0, host.steal.cost, 0.0 if host.pace is None else host.pace.cost],
+        p0=[1.0, 1.0, *(expected for expected, _ in _EXPECTED)],
         sigma=np.append(_spread(times / of_host, is_decode), [give_or_take for _, give_or_take in _EXPECTED]),
         absolute_sigma=True,
         bounds=(0, np.inf),
         loss="huber",
         f_scale=_HUBER,
     )
-    of_stolen, of_pace = (round(float(cost), _DIGITS) for cost in found[2:])
-    pace = None if host.pace is None else host.pace.model_copy(update={"cost": of_pace})
+    of_stolen, of_decode, of_prefill = (round(float(cost), _DIGITS) for cost in found[2:])
+    of_pace = {"decode_cost": of_decode, "prefill_cost": of_prefill}
+    pace = None if host.pace is None else host.pace.model_copy(update=of_pace)
     return Host(steal=host.steal.model_copy(update={"cost": of_stolen}), pace=pace)
 
 
@@ -106,24 +120,25 @@ def evened(split: Split, host: Host | None) -> Split:
     if host is None:
         return split
 
-    def factor(one: DecodeSample | PrefillSample | RideSample) -> float:
-        return host.factor(one.stolen, one.work_s)
+    def factors(one: DecodeSample | PrefillSample | RideSample) -> tuple[float, float]:
+        return host.factors(one.stolen, one.work_s)
+
+    def even(ride: RideSample) -> RideSample:
+        decode, prefill = factors(ride)
+        return replace(ride, extra_s=ride.extra_s / prefill, decode_step_s=ride.decode_step_s / decode)
 
     return replace(
         split,
-        decode=tuple(replace(one, step_s=one.step_s / factor(one)) for one in split.decode),
-        prefill=tuple(replace(one, step_s=one.step_s / factor(one)) for one in split.prefill),
-        ride=tuple(
-            replace(one, extra_s=one.extra_s / factor(one), decode_step_s=one.decode_step_s / factor(one))
-            for one in split.ride
-        ),
+        decode=tuple(replace(one, step_s=one.step_s / factors(one)[0]) for one in split.decode),
+        prefill=tuple(replace(one, step_s=one.step_s / factors(one)[1]) for one in split.prefill),
+        ride=tuple(map(even, split.ride)),
     )
 
 
-def beside(profile: ServiceProfile, stolen: Iterable[tuple[float, float]], work_s: float | None) -> ServiceProfile:
-    """The profile on a machine where the timed work takes so long, and ``stolen`` is: from when on (seconds), which
-    share. As it was measured where it does not tell what that costs."""
+def beside(profile: ServiceProfile, spells: Iterable[Spell]) -> ServiceProfile:
+    """The profile on a machine that is as said from time to time. As it was measured where it does not tell what that
+    costs."""
     if profile.host is None:
         return profile
-    slowdowns = tuple(profile.host.slowdown(at_s, share, work_s) for at_s, share in stolen)
+    slowdowns = tuple(profile.host.slowdown(*spell) for spell in spells)
     return profile.model_copy(update={"slowdowns": slowdowns})

@@ -20,8 +20,8 @@ TOO_MUCH_STOLEN = 0.1
 _CALM_POLL_S = 0.25
 _CALM_WAIT_S = 2.0
 _CALM_SHARE = 0.15  # of all time since the start that may be spent on waiting
-_PACE_OVER_S = 10.0
-"""At least. The pace changes over 10 s and more (by 3.3%), and over 2 s pieces of work tell it no better than 4%."""
+_PACE_OVER_S = 3.0
+"""At least: over less, the pieces of work scatter more than the pace changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,7 @@ class Neighbours(ExitStack):
         self._mark: _Mark | None = None
         self._began = time.monotonic()
         self._waited_s = 0.0
+        self._were_calm = False
         if self.can_see:
             self.enter_context(PaceMeter(self._timed.append))
 
@@ -92,11 +93,16 @@ class Neighbours(ExitStack):
         self._mark = self._now() if self.can_see else None
 
     def meanwhile(self) -> Meanwhile:
-        """Since ``start``, the pace over 10 s at least; 0 and None where that cannot be seen."""
-        return Meanwhile() if self._mark is None else self._since(self._mark)
+        """Since ``start``, the pace over 3 s at least; 0 and None where that cannot be seen."""
+        found = Meanwhile() if self._mark is None else self._since(self._mark)
+        self._were_calm = found.calm
+        return found
 
     async def calm(self) -> None:
-        """Return when others are quiet, or after a while all the same."""
+        """Return when others are quiet, which they are if they were so in the last sample, or after a while all the
+        same."""
+        if self._were_calm:
+            return
         began = time.monotonic()
         left_s = _CALM_SHARE * (began - self._began) - self._waited_s
         deadline = began + min(_CALM_WAIT_S, left_s)

@@ -1,6 +1,6 @@
 """What answers and load reports say of a step's time."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -9,12 +9,13 @@ import numpy.typing as npt
 from .client import Answer
 from .neighbours import Meanwhile
 from .plan import DECODE_TOKENS, PrefillPoint, RidePoint
-from .samples import PrefillSample, RideSample
+from .samples import DecodeSample, PrefillSample, RideSample
 
 __all__ = [
     "FEWEST_STEPS",
     "Rider",
     "full_batch_arrivals",
+    "mean_decode",
     "mean_prefill",
     "mean_step_s",
     "prefill_sample",
@@ -60,6 +61,17 @@ def _no_stall(steps_s: Floats) -> npt.NDArray[np.bool_]:
     return steps_s <= _STALL * np.median(steps_s)
 
 
+def mean_decode(runs: list[DecodeSample], meanwhile: Meanwhile) -> DecodeSample:
+    """One sample of several of a point."""
+    return replace(
+        runs[0],
+        steps=sum(run.steps for run in runs),
+        step_s=float(np.mean([run.step_s for run in runs])),
+        client_step_s=float(np.mean([run.client_step_s for run in runs])),
+        **asdict(meanwhile),
+    )
+
+
 def mean_prefill(shots: list[PrefillSample], meanwhile: Meanwhile) -> PrefillSample:
     """One sample of several of a point, without stalls."""
     steps = _no_stall(np.array([shot.step_s for shot in shots]))
@@ -75,9 +87,7 @@ def mean_prefill(shots: list[PrefillSample], meanwhile: Meanwhile) -> PrefillSam
         ttft_s=mean([shot.ttft_s for shot in shots]),
         ingress_s=mean([shot.ingress_s for shot in shots]),
         egress_s=mean([shot.egress_s for shot in shots]),
-        others_cores=meanwhile.others_cores,
-        stolen=meanwhile.stolen,
-        work_s=meanwhile.work_s,
+        **asdict(meanwhile),
     )
 
 
@@ -149,8 +159,6 @@ def ride_sample(
         new_tokens=round(float(np.mean(lengths))),
         extra_s=float(gaps[beside].sum() - beside.sum() * step_s) / len(lengths),
         decode_step_s=step_s,
-        others_cores=meanwhile.others_cores,
-        stolen=meanwhile.stolen,
-        work_s=meanwhile.work_s,
         point=point.name,
+        **asdict(meanwhile),
     )

@@ -76,8 +76,7 @@ def _times_beside(second: ServiceProfile, host: Host | None) -> StepTimes:
     times = StepTimes(second.steps, second.settings)
     if host is None or second.host is None:
         return times
-    factor = second.host.factor(host.steal.mean, None if host.pace is None else host.pace.work_s)
-    return times.slowed(factor, factor)
+    return times.slowed(*second.host.factors(host.steal.mean, None if host.pace is None else host.pace.work_s))
 
 
 def _spread(low: int, high: int) -> list[int]:

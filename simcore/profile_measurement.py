@@ -54,13 +54,16 @@ class Pace(_Part):
 
     work_s: PositiveFloat
     """Seconds on a core that the work took, over the samples: the profile's times are those at this pace."""
-    cost: NonNegative
-    """A step takes ``longer ** cost`` times as long where the work takes ``longer`` times as long. 1 for steps that are
-    all computation on this machine; nearly 0 on a GPU. Expected to be 0.5, and corrected by samples."""
+    decode_cost: NonNegative
+    """A decode step takes ``longer ** cost`` times as long where the work takes ``longer`` times as long. 1 for steps
+    that are as the work is; nearly 0 on a GPU. Expected to be 0.5, and corrected by samples."""
+    prefill_cost: NonNegative
+    """Of a prefill step: less where it is one long computation, which a core's neighbours slow down less."""
 
-    def factor(self, work_s: float) -> float:
-        """How many times as long as in the profile a step takes where the work takes so long."""
-        return float((work_s / self.work_s) ** self.cost)
+    def factors(self, work_s: float) -> tuple[float, float]:
+        """How many times as long as in the profile a decode and a prefill step take where the work takes so long."""
+        longer = work_s / self.work_s
+        return longer**self.decode_cost, longer**self.prefill_cost
 
 
 class Host(_Part):
@@ -70,16 +73,17 @@ class Host(_Part):
     pace: Pace | None
     """None where it was not measured."""
 
-    def factor(self, stolen: float, work_s: float | None) -> float:
-        """How many times as long as in the profile a step takes where so much is stolen, and the timed work takes so
-        long (None: not known, so as long as there)."""
-        of_pace = 1.0 if self.pace is None or work_s is None else self.pace.factor(work_s)
-        return self.steal.factor(stolen) * of_pace
+    def factors(self, stolen: float, work_s: float | None) -> tuple[float, float]:
+        """How many times as long as in the profile a decode and a prefill step take where so much is stolen, and the
+        timed work takes so long (None: not known, so as long as there)."""
+        decode, prefill = (1.0, 1.0) if self.pace is None or work_s is None else self.pace.factors(work_s)
+        of_steal = self.steal.factor(stolen)
+        return decode * of_steal, prefill * of_steal
 
     def slowdown(self, at_s: float, stolen: float, work_s: float | None) -> Slowdown:
         """Of the profile's times, where that is so from then on."""
-        factor = self.factor(stolen, work_s)
-        return Slowdown(at_s=at_s, decode=factor, prefill=factor)
+        decode, prefill = self.factors(stolen, work_s)
+        return Slowdown(at_s=at_s, decode=decode, prefill=prefill)
 
 
 class Measurement(_Part):

@@ -44,7 +44,7 @@ class Experiment:
     def prefixes(cls) -> "Experiment":
         """How much of shared prompts is found in the caches."""
         bars = (Bar("cache hit rate within 3 points", "cache_hit_rate>0.03"), *_latency_bars("", ""))
-        return cls("prefixes", "Shared system prompts", "validation-sglang-cpu-prefix", (), bars, repeats=2)
+        return cls("prefixes", "Shared system prompts", "validation-sglang-cpu-prefix", (), bars, repeats=3)
 
     @classmethod
     def caps(cls, scenario: str) -> "Experiment":

@@ -15,26 +15,28 @@ from typing import TextIO
 
 import pandas as pd
 
+from calibrate.host import Spell
 from calibrate.neighbours import ProcessorTime
 from calibrate.pace import PaceMeter, Timed, typical_work_s
 
-_STOLEN_EVERY_S = 1.0
-"""Spells in which the host has a fifth of the machine's time for others last for some seconds."""
+_SPELL_S = 1.0
+"""Times in which the host has a fifth of the machine's time for others last for some seconds."""
+_AROUND_S = 1.0
+"""Before a spell and after it, the pieces of work tell of it too: as many as beside a calibration's sample."""
 _COLUMNS = ("at", "core", "work_s", "stolen_s", "cores_s")
 """``stolen_s`` of ``cores_s`` is what the machine's host had for others (steal), since the machine began, all cores."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunPace:
-    """``work_s``: seconds on a core that the work took; ``stolen``: from when on (seconds), which share of its time the
-    machine's host had for others."""
+    """``work_s``: seconds on a core that the work took in all of the run."""
 
     work_s: float
-    stolen: tuple[tuple[float, float], ...]
+    spells: tuple[Spell, ...]
 
     @property
     def mean_stolen(self) -> float:
-        return mean(share for _, share in self.stolen)
+        return mean(spell.stolen for spell in self.spells)
 
 
 class PaceLog(ExitStack):
@@ -56,12 +58,21 @@ class PaceLog(ExitStack):
     def between(self, start: float, end: float) -> RunPace:
         """What it was then (Unix time), since ``start``. Raises ValueError where nothing was measured."""
         rows = pd.read_csv(self._file)
-        rows = rows[rows["at"].between(start, end)]
-        work_s = typical_work_s(Timed(row.at, row.core, row.work_s) for row in rows.itertuples())
+        rows["at"] -= start
+        work_s = _work_s(rows, 0, end - start)
         if work_s is None:
             raise ValueError(f"no pace was measured: {start} to {end}")
-        spell = (rows["at"] - start) // _STOLEN_EVERY_S * _STOLEN_EVERY_S
-        spells = rows.groupby(spell)[["stolen_s", "cores_s"]].first()
-        until_next = spells.diff().shift(-1).iloc[:-1]
+        meanwhile = rows[rows["at"].between(0, end - start)]
+        begun = meanwhile.groupby(meanwhile["at"] // _SPELL_S * _SPELL_S)[["stolen_s", "cores_s"]].first()
+        until_next = begun.diff().shift(-1).iloc[:-1]
         stolen = (until_next["stolen_s"] / until_next["cores_s"]).round(4)
-        return RunPace(work_s, tuple(zip(stolen.index.tolist(), stolen.tolist(), strict=True)))
+        return RunPace(work_s, tuple(Spell(at_s, share, _around(rows, at_s)) for at_s, share in stolen.items()))
+
+
+def _around(rows: pd.DataFrame, at_s: float) -> float | None:
+    return _work_s(rows, at_s - _AROUND_S, at_s + _SPELL_S + _AROUND_S)
+
+
+def _work_s(rows: pd.DataFrame, start: float, end: float) -> float | None:
+    found = rows[rows["at"].between(start, end)]
+    return typical_work_s(Timed(row.at, row.core, row.work_s) for row in found.itertuples())

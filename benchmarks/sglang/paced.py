@@ -35,7 +35,7 @@ def validate_at_pace(sitting: Sitting, experiment: Experiment, urls: list[str], 
     profiles.mkdir(exist_ok=True)
     found = {cell.name: _pace_of(log, cell) for cell in _cells(folder)}
     for cell, pace in found.items():
-        (profiles / f"{cell}.json").write_text(beside(calibrated, pace.stolen, pace.work_s).to_json(), encoding="utf-8")
+        (profiles / f"{cell}.json").write_text(beside(calibrated, pace.spells).to_json(), encoding="utf-8")
     document = {
         "host": None if calibrated.host is None else calibrated.host.model_dump(),
         "work_s": {cell: pace.work_s for cell, pace in found.items()},

@@ -158,8 +158,10 @@ def _lines(loaded: "ServiceProfile") -> list[tuple[str, str]]:
         longer = f"steps take {steal.cost:.2f}% longer with each percent"
         lines.append(("stolen", f"{steal.mean:.1%} of the processor time; {longer}"))
         if pace is not None:
-            longer = f"steps take {pace.cost:.2f}% longer with each percent that it takes longer"
-            lines.append(("pace", f"timed work took {_ms(pace.work_s)}; {longer}"))
+            costs = f"decode steps take {pace.decode_cost:.2f}% longer, prefill steps {pace.prefill_cost:.2f}%"
+            lines.append(
+                ("pace", f"timed work took {_ms(pace.work_s)}; {costs} with each percent that it takes longer")
+            )
     if loaded.measurement is not None:
         measured = loaded.measurement
         reasons = f", because {'; '.join(measured.reasons)}" if measured.reasons else ""

@@ -15,6 +15,7 @@ from sitting import Given
 from validation_report import AS_CALIBRATED, PACE, write_report
 
 import calibrate.pace
+from calibrate.host import Spell
 from simcore.profile import ServiceProfile
 
 
@@ -63,14 +64,16 @@ def test_what_is_measured_is_found_by_time(tmp_path: Path, monkeypatch: pytest.M
     assert float(rows_of(file)[0][0]) > last
 
 
-def test_what_is_stolen_is_told_second_by_second(tmp_path: Path) -> None:
+def test_pace_and_what_is_stolen_are_told_second_by_second(tmp_path: Path) -> None:
     stolen_s = [0.0, 0.0, 0.1, 0.3, 0.5, 0.5, 0.5]
-    with log_of(
-        tmp_path / "pace.csv", [(100 + 0.5 * row, 0, 0.001, at, 50 + row) for row, at in enumerate(stolen_s)]
-    ) as log:
+    work_s = [0.001, 0.001, 0.001, 0.001, 0.002, 0.002, 0.002]
+    before = [(99 + 0.25 * row, 0, 0.004, 0.0, 49 + 0.25 * row) for row in range(4)]
+    run = [(100 + 0.5 * row, 0, work_s[row], stolen_s[row], 50 + row) for row in range(7)]
+    with log_of(tmp_path / "pace.csv", [*before, *run]) as log:
         found = log.between(100, 103)
-    assert found.stolen == ((0.0, 0.05), (1.0, 0.2), (2.0, 0.0))
     assert found.work_s == pytest.approx(0.001)
+    # The pace of a second is told by those before and after it too.
+    assert found.spells == ((0.0, 0.05, 0.002), (1.0, 0.2, 0.001), (2.0, 0.0, 0.002))
 
 
 def document(e2e_error: float) -> dict[str, Any]:
@@ -135,7 +138,8 @@ def test_runs_that_the_host_disturbed_or_that_prove_nothing_are_measured_again_o
     tmp_path: Path, profile: ServiceProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def pace_of(_: PaceLog, cell: Path) -> RunPace:
-        return RunPace(work_s=0.001, stolen=((0.0, 0.0), (1.0, 0.3 if cell.name == "disturbed" else 0.1)))
+        share = 0.3 if cell.name == "disturbed" else 0.1
+        return RunPace(work_s=0.001, spells=(Spell(0.0, 0.0, 0.001), Spell(1.0, share, 0.002)))
 
     monkeypatch.setattr(paced, "_pace_of", pace_of)
     file = tmp_path / "profile.json"

@@ -34,7 +34,7 @@ def test_what_was_measured_is_simulated_again(tmp_path: Path) -> None:
 def test_a_loop_is_simulated_on_a_machine_as_it_was_meanwhile(tmp_path: Path) -> None:
     profile = ServiceProfile.load(PROFILE.name, PROFILE.parent)
     assert profile.measurement is not None
-    host = Host(steal=Steal(mean=0.02, cost=2.0), pace=Pace(work_s=0.001, cost=0.5))
+    host = Host(steal=Steal(mean=0.02, cost=2.0), pace=Pace(work_s=0.001, decode_cost=0.5, prefill_cost=0.5))
     measurement = profile.measurement.model_copy(update={"host": host})
     known, table, out = tmp_path / "known.json", tmp_path / "table.json", tmp_path / "again.json"
     known.write_text(profile.model_copy(update={"measurement": measurement}).to_json())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from calibrate.fit_samples import Fitted, fit_all
-from calibrate.host import beside
+from calibrate.host import Spell, beside
 from calibrate.samples import DecodeSample, PrefillSample, RideSample, Sample
 from calibrate.split import Split, split_samples
 from simcore.profile import ServiceProfile
@@ -106,37 +106,37 @@ def test_a_step_takes_longer_with_more_and_as_long_as_in_the_profile_with_the_me
 
 
 def test_a_step_is_as_long_as_in_the_profile_at_its_pace_and_rises_with_a_power_of_it() -> None:
-    pace = Pace(work_s=0.002, cost=0.5)
-    assert pace.factor(0.002) == 1.0
-    assert pace.factor(0.0025) == pytest.approx(1.25**0.5)
+    pace = Pace(work_s=0.002, decode_cost=0.5, prefill_cost=0.25)
+    assert pace.factors(0.002) == (1.0, 1.0)
+    assert pace.factors(0.0025) == pytest.approx((1.25**0.5, 1.25**0.25))
     host = Host(steal=Steal(mean=0.0, cost=2.0), pace=pace)
-    assert host.factor(0.1, 0.0025) == pytest.approx(1.2 * 1.25**0.5)
-    assert host.factor(0.1, None) == pytest.approx(1.2)
-    assert Host(steal=host.steal, pace=None).factor(0.1, 0.0025) == pytest.approx(1.2)
+    assert host.factors(0.1, 0.0025) == pytest.approx((1.2 * 1.25**0.5, 1.2 * 1.25**0.25))
+    assert host.factors(0.1, None) == pytest.approx((1.2, 1.2))
+    assert Host(steal=host.steal, pace=None).factors(0.1, 0.0025) == pytest.approx((1.2, 1.2))
 
 
 def test_a_profile_on_a_machine_as_it_was_then_has_as_much_longer_steps_from_the_start() -> None:
     profile = ServiceProfile.load("sglang-cpu-tiny", Path())
     assert profile.measurement is not None
-    assert beside(profile, [(0.0, 0.3)], 0.003) == profile
-    host = Host(steal=Steal(mean=0.0, cost=3.0), pace=Pace(work_s=0.002, cost=1.0))
+    assert beside(profile, [Spell(0.0, 0.3, 0.003)]) == profile
+    host = Host(steal=Steal(mean=0.0, cost=3.0), pace=Pace(work_s=0.002, decode_cost=1.0, prefill_cost=0.0))
     known = profile.model_copy(update={"measurement": profile.measurement.model_copy(update={"host": host})})
-    found = beside(known, [(0.0, 0.1)], 0.003)
+    found = beside(known, [Spell(0.0, 0.1, 0.003)])
     (slowdown,) = found.slowdowns
-    assert (slowdown.at_s, slowdown.decode, slowdown.prefill) == pytest.approx((0.0, 1.95, 1.95))
+    assert (slowdown.at_s, slowdown.decode, slowdown.prefill) == pytest.approx((0.0, 1.95, 1.3))
     assert found.model_copy(update={"slowdowns": ()}) == known
 
 
-def test_a_profile_follows_what_is_stolen_second_by_second() -> None:
+def test_a_profile_follows_pace_and_what_is_stolen_second_by_second() -> None:
     profile = ServiceProfile.load("sglang-cpu-tiny", Path())
-    stolen = ((0.0, 0.02), (1.0, 0.12))
-    assert beside(profile, stolen, 0.0011) == profile
+    spells = (Spell(0.0, 0.02, 0.0011), Spell(1.0, 0.12, 0.0012))
+    assert beside(profile, spells) == profile
     measurement = profile.measurement
     assert measurement is not None
-    host = Host(steal=Steal(mean=0.02, cost=0.9), pace=Pace(work_s=0.001, cost=1.0))
+    host = Host(steal=Steal(mean=0.02, cost=0.9), pace=Pace(work_s=0.001, decode_cost=1.0, prefill_cost=1.0))
     known = profile.model_copy(update={"measurement": measurement.model_copy(update={"host": host})})
-    found = beside(known, stolen, 0.0011)
-    longer = 1.1 * host.steal.factor(0.12)
+    found = beside(known, spells)
+    longer = 1.2 * host.steal.factor(0.12)
     assert [(one.at_s, one.decode, one.prefill) for one in found.slowdowns] == [
         (0.0, pytest.approx(1.1), pytest.approx(1.1)),
         (1.0, pytest.approx(longer), pytest.approx(longer)),
@@ -144,32 +144,35 @@ def test_a_profile_follows_what_is_stolen_second_by_second() -> None:
     assert ServiceProfile.model_validate_json(found.to_json()) == found
 
 
-def at_paces(found: list[Sample], power: float) -> list[Sample]:
-    """The samples at paces that change from one to the next; steps take as long as that power of the timed work."""
+def at_paces(found: list[Sample], decode: float, prefill: float) -> list[Sample]:
+    """The samples at paces that change from one to the next; steps take as long as those powers of the timed work."""
     rng = np.random.default_rng(4)
     paced: list[Sample] = []
     for one in found:
         assert isinstance(one, DecodeSample | PrefillSample | RideSample)
         work_s = WORK_S * float(rng.uniform(0.8, 1.3))
-        longer = (work_s / WORK_S) ** power
-        if isinstance(one, RideSample):
-            paced.append(
-                replace(one, work_s=work_s, extra_s=longer * one.extra_s, decode_step_s=longer * one.decode_step_s)
-            )
-        else:
-            paced.append(replace(one, work_s=work_s, step_s=longer * one.step_s))
+        of_decode, of_prefill = (work_s / WORK_S) ** decode, (work_s / WORK_S) ** prefill
+        match one:
+            case RideSample():
+                gap_s, extra_s = of_decode * one.decode_step_s, of_prefill * one.extra_s
+                paced.append(replace(one, work_s=work_s, decode_step_s=gap_s, extra_s=extra_s))
+            case DecodeSample():
+                paced.append(replace(one, work_s=work_s, step_s=of_decode * one.step_s))
+            case PrefillSample():
+                paced.append(replace(one, work_s=work_s, step_s=of_prefill * one.step_s))
     return paced
 
 
-@pytest.mark.parametrize("power", [0.3, 1.0])
-def test_what_the_pace_costs_is_found_beside_what_is_stolen(power: float) -> None:
-    found = fit_all(split_samples(at_paces(samples(UNEVEN), power)), mixed_chunk=False)
+@pytest.mark.parametrize(("decode", "prefill"), [(0.3, 0.3), (1.0, 1.0), (0.7, 0.1)])
+def test_what_the_pace_costs_is_found_beside_what_is_stolen(decode: float, prefill: float) -> None:
+    found = fit_all(split_samples(at_paces(samples(UNEVEN), decode, prefill)), mixed_chunk=False)
     assert found.host is not None
     assert found.host.pace is not None
-    assert found.host.pace.cost == pytest.approx(power, abs=0.07)
+    assert found.host.pace.decode_cost == pytest.approx(decode, abs=0.13)
+    assert found.host.pace.prefill_cost == pytest.approx(prefill, abs=0.13)
     assert found.host.steal.cost == pytest.approx(COST, rel=0.2)
     # The profile is of the mean pace, and of the mean share stolen.
-    longer = (found.host.pace.work_s / WORK_S) ** power * (1 + COST * found.host.steal.mean)
+    longer = (found.host.pace.work_s / WORK_S) ** decode * (1 + COST * found.host.steal.mean)
     assert found.steps.decode.base_s == pytest.approx(
         [longer * (0.01 + 0.001 * batch) for batch in (1, 4, 16)], rel=0.04
     )
@@ -181,20 +184,20 @@ def test_what_the_pace_costs_is_found_beside_what_is_stolen(power: float) -> Non
 
 
 def test_a_pace_that_steps_do_not_follow_costs_nothing() -> None:
-    found = fit_all(split_samples(at_paces(samples(UNEVEN), 0.0)), mixed_chunk=False).host
+    found = fit_all(split_samples(at_paces(samples(UNEVEN), 0.0, 0.0)), mixed_chunk=False).host
     assert found is not None
     assert found.pace is not None
     assert found.pace.work_s == pytest.approx(1.05 * WORK_S, rel=0.05)
-    assert found.pace.cost == pytest.approx(0.0, abs=0.05)
+    assert (found.pace.decode_cost, found.pace.prefill_cost) == pytest.approx((0.0, 0.0), abs=0.05)
     assert found.steal.cost == pytest.approx(COST, rel=0.1)
 
 
 def test_samples_of_before_the_pace_was_measured_count_as_at_the_mean_pace() -> None:
-    old, new = samples([0.0]), at_paces(samples([0.0]), 1.0)
+    old, new = samples([0.0]), at_paces(samples([0.0]), 1.0, 1.0)
     found = fit_all(split_samples([*old, *new]), mixed_chunk=False).host
     assert found is not None
     assert found.pace is not None
-    assert found.pace.cost == pytest.approx(1.0, abs=0.1)
+    assert (found.pace.decode_cost, found.pace.prefill_cost) == pytest.approx((1.0, 1.0), abs=0.1)
 
 
 def test_samples_beside_far_more_than_the_calmest_of_their_point_are_left_out() -> None:
@@ -225,7 +228,7 @@ def test_samples_that_say_nothing_of_a_cost_leave_it_as_expected() -> None:
     assert found is not None
     assert found.pace is not None
     assert found.steal.cost == pytest.approx(1.0, abs=0.1)
-    assert found.pace.cost == pytest.approx(0.5, abs=0.01)
+    assert (found.pace.decode_cost, found.pace.prefill_cost) == pytest.approx((0.5, 0.5), abs=0.01)
 
 
 def test_samples_that_say_that_there_is_no_cost_are_believed() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from itertools import count
 from typing import ClassVar, NamedTuple
 
 import psutil
@@ -66,6 +67,35 @@ def test_too_much_of_either_is_not_calm(cores: float, stolen: float, calm: bool)
     assert Meanwhile(cores, stolen).calm is calm
 
 
+@pytest.mark.parametrize(("busy_s", "waits"), [(1.0, 0), (9.0, 1)])
+def test_after_a_sample_that_was_calm_there_is_no_waiting(
+    monkeypatch: pytest.MonkeyPatch, busy_s: float, waits: int
+) -> None:
+    def after(at: int) -> LinuxTimes:
+        return LinuxTimes(busy_s * at, 0.0, 10.0 * at, 0.0, 0.0, 0.0, 0.0)
+
+    times, clock, slept = map(after, count()), map(float, count(0, 10)), list[float]()
+
+    async def sleep(delay_s: float) -> None:
+        slept.append(delay_s)
+
+    monkeypatch.setattr(neighbours, "_server_tree", lambda _: [psutil.Process()])
+    monkeypatch.setattr(neighbours, "_processor_s", lambda _: 0.0)
+    monkeypatch.setattr(neighbours.psutil, "cpu_times", lambda: next(times))
+    monkeypatch.setattr(neighbours.asyncio, "sleep", sleep)
+    monkeypatch.setattr(neighbours.time, "monotonic", lambda: next(clock))
+    with Neighbours("http://127.0.0.1:1") as watching:
+        monkeypatch.setattr(neighbours, "_CALM_WAIT_S", 15.0)
+        monkeypatch.setattr(neighbours, "_CALM_SHARE", 1.0)
+        watching.start()
+        watching.meanwhile()
+        # Without an event loop, whose clock this would be too.
+        with pytest.raises(StopIteration):
+            watching.calm().send(None)
+        monkeypatch.undo()
+    assert len(slept) == waits
+
+
 def test_of_a_server_elsewhere_nothing_is_seen() -> None:
     with Neighbours("http://192.0.2.1:30000") as elsewhere:
         elsewhere.start()
@@ -82,20 +112,20 @@ class Meter(nullcontext[None]):
         Meter.tell = on_timed
 
 
-def test_the_pace_is_that_of_the_sample_and_of_ten_seconds_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pace_is_that_of_the_sample_and_of_three_seconds_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(neighbours, "_server_tree", lambda _: [psutil.Process()])
     monkeypatch.setattr(neighbours, "PaceMeter", Meter)
     monkeypatch.setattr(neighbours.time, "time", lambda: now)
     with Neighbours("http://127.0.0.1:1") as watching:
-        Meter.tell(Timed(89.0, 0, 0.009))
-        Meter.tell(Timed(91.0, 0, 0.001))
+        Meter.tell(Timed(96.0, 0, 0.009))
+        Meter.tell(Timed(98.0, 0, 0.001))
         watching.start()
         assert watching.meanwhile().work_s == pytest.approx(0.001)
         now = 101.5
         Meter.tell(Timed(100.5, 0, 0.003))
         Meter.tell(Timed(101.0, 1, 0.004))
-        # What is more than 10 s ago no longer counts; the mean over cores of their medians.
+        # What is more than 3 s ago no longer counts; the mean over cores of their medians.
         assert watching.meanwhile().work_s == pytest.approx(0.0035)
         now = 130.0
         Meter.tell(Timed(129.0, 0, 0.005))

@@ -70,6 +70,21 @@ def test_a_stall_is_no_step() -> None:
     assert sample.step_s == pytest.approx(STEP_S)
 
 
+@pytest.mark.parametrize(("step_s", "runs"), [(0.01, 3), (0.02, 2), (0.04, 1)])
+def test_a_short_decode_point_is_the_mean_of_a_few_runs(step_s: float, runs: int) -> None:
+    class Slower(PlannedServer):
+        """Each answer's steps take a hundredth longer than the last one's."""
+
+        async def generate(self, *args: Any) -> Answer:
+            self._gaps_s = [1.01 * gap_s for gap_s in self._gaps_s]
+            return await super().generate(*args)
+
+    sample = visit(Slower([step_s] * STEPS), DecodePoint(1, 64))
+    assert isinstance(sample, DecodeSample)
+    assert sample.steps == runs * STEPS
+    assert sample.step_s == pytest.approx(step_s * sum(1.01 ** (run + 1) for run in range(runs)) / runs)
+
+
 def test_a_rides_extra_time_is_against_the_mean_of_the_other_steps() -> None:
     # Every other step is slow, and so is the one that holds the prefill; the prompt arrives in the step before it.
     gaps_s = [STEP_S, SLOW_S] * (STEPS // 2)

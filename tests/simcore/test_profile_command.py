@@ -87,10 +87,10 @@ def test_diff_finds_the_planted_difference(tmp_path: Path) -> None:
 
 
 def test_diff_is_on_the_same_machine(tmp_path: Path) -> None:
-    def beside(mean: float, work_s: float, factor: float) -> ServiceProfile:
-        """Of the same server: a step takes twice its share longer, and half as much as the timed work."""
+    def beside(mean: float, work_s: float, of_decode: float, of_prefill: float) -> ServiceProfile:
+        """Of the same server: a step takes twice its share longer, and half or a quarter as much as the timed work."""
         assert CALIBRATED.measurement is not None
-        pace = Pace(work_s=work_s, cost=0.5)
+        pace = Pace(work_s=work_s, decode_cost=0.5, prefill_cost=0.25)
         measurement = CALIBRATED.measurement.model_copy(
             update={"host": Host(steal=Steal(mean=mean, cost=2.0), pace=pace)}
         )
@@ -99,13 +99,13 @@ def test_diff_is_on_the_same_machine(tmp_path: Path) -> None:
             update={
                 "decode": decode.model_copy(
                     update={
-                        name: tuple(factor * value for value in getattr(decode, name))
+                        name: tuple(of_decode * value for value in getattr(decode, name))
                         for name in ("base_s", "context_s")
                     }
                 ),
                 "prefill": prefill.model_copy(
                     update={
-                        name: factor * getattr(prefill, name)
+                        name: of_prefill * getattr(prefill, name)
                         for name in ("base_s", "below_knee_s", "per_token_s", "per_attended_s")
                     }
                 ),
@@ -113,7 +113,7 @@ def test_diff_is_on_the_same_machine(tmp_path: Path) -> None:
         )
         return CALIBRATED.model_copy(update={"steps": steps, "measurement": measurement})
 
-    first, second = beside(0.01, 0.001, 1.02), beside(0.1, 0.00121, 1.1 * 1.2)
+    first, second = beside(0.01, 0.001, 1.02, 1.02), beside(0.1, 0.00121, 1.1 * 1.2, 1.1**0.5 * 1.2)
     difference = compare_profiles(first, second)
     assert difference.stolen == (0.01, 0.1)
     assert difference.work_s == (0.001, 0.00121)
@@ -124,7 +124,8 @@ def test_diff_is_on_the_same_machine(tmp_path: Path) -> None:
     assert "both beside 1.0% of stolen time; the second was measured beside 10.0%" in said
     assert "both at the pace of the first; the same work took 21.0% longer beside the second" in said
     shown = run("show", str(tmp_path / "b.json"))
-    assert "timed work took 1.21 ms; steps take 0.50% longer with each percent that it takes longer" in shown
+    costs = "decode steps take 0.50% longer, prefill steps 0.25% with each percent that it takes longer"
+    assert f"timed work took 1.21 ms; {costs}" in shown
     assert "10.0% of the processor time; steps take 2.00% longer with each percent" in shown
     # What only one of them tells is no difference of theirs.
     untold = compare_profiles(CALIBRATED, second)
