@@ -139,10 +139,19 @@ def _fit_steps(split: Split, mixed_chunk: bool) -> _Fit:
     # A prefill that comes while others decode costs them more than its step: the work around it. Beside more work on
     # the machine than there was beside the prefills it is compared with, that work's share cannot be told.
     most = float(np.median([sample.others_cores for sample in split.prefill])) + TOO_MUCH_CORES
-    excess = [sample.extra_s - _alone_s(plain, sample) for sample in split.ride if sample.others_cores <= most]
-    scheduling_s = max(float(f"{np.median(excess):.4g}"), 0.0) if excess else 0.0
+    scheduling_s = _scheduling_s([sample for sample in split.ride if sample.others_cores <= most], plain)
     whole = plain.model_copy(update={"base_s": plain.base_s + scheduling_s})
     return _Fit(form, decode, whole, MixedSteps(decode_context_ratio=1.0), scheduling_s)
+
+
+def _scheduling_s(samples: Sequence[RideSample], prefill: PrefillSteps) -> float:
+    """By which the gaps with a prefill are longer than a decode step and the prefill alone."""
+    if not samples:
+        return 0.0
+    known, gap_s = np.array(
+        [(_alone_s(prefill, one) + one.decode_step_s, one.extra_s + one.decode_step_s) for one in samples]
+    ).T
+    return float(f"{fit_non_negative(np.ones((len(samples), 1)), gap_s, known)[0]:.4g}")
 
 
 def _decode_arrays(samples: Sequence[DecodeSample]) -> DecodeSamples:

@@ -28,8 +28,10 @@ _Kinds = tuple[Sequence[DecodeSample | PrefillSample], ...]
 
 _ROUNDS = 4  # of fitting and correcting
 _DIGITS = 4
+_MOST = 20.0  # of a cost: powers of more overflow on the way
+_SETTLED = 1e-6  # relative: below the digits that are kept
 _HUBER = 1.345
-_SMALLEST_SIGMA = 1e-6
+_SMALLEST_SIGMA = 1e-3  # no step is told better, and a server that is emulated leaves nothing to tell
 _EXPECTED = ((1.0, 0.5), (0.5, 0.5), (0.5, 0.5))
 """What stolen time costs steps, and what the pace costs decode and prefill steps, give or take, before any sample says
 so. Steps that are all computation on the machine take a percent longer with each percent stolen, and with each percent
@@ -97,7 +99,10 @@ def _with_costs(host: Host, kinds: _Kinds, longer: Sequence[Floats]) -> Host:
         p0=[1.0, 1.0, *(expected for expected, _ in _EXPECTED)],
         sigma=np.append(_spread(times / of_host, is_decode), [give_or_take for _, give_or_take in _EXPECTED]),
         absolute_sigma=True,
-        bounds=(0, np.inf),
+        bounds=(0, _MOST),
+        x_scale="jac",
+        ftol=_SETTLED,
+        xtol=_SETTLED,
         loss="huber",
         f_scale=_HUBER,
     )

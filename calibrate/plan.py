@@ -12,6 +12,9 @@ DECODE_TOKENS = 33
 """Tokens that each request of a decode run generates: 31 full steps. A machine drifts more between two visits of a
 point than the mean of so few scatters, so short visits and more rounds of them tell more in the same time."""
 
+RIDE_TOKENS = 49
+"""Where prompts come meanwhile: of steps without one there have to be enough too."""
+
 _SHORT_PROMPT = 64
 _LONGEST_CONTEXT = 8192
 _POOL_SHARE = 0.4  # of the KV pool that long prompts may take: more makes prefilling them the most of the work
@@ -82,7 +85,7 @@ class RidePoint:
 
     @property
     def steps(self) -> int:
-        return DECODE_TOKENS
+        return RIDE_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +169,15 @@ def _cached_prefills(facts: ServerFacts, longest_step: int) -> list[PrefillPoint
 def _batches(facts: ServerFacts) -> list[int]:
     """Powers of two up to the running limit, and the limit, as far as the pool holds them with any prompt. Three as
     well: on some machines an odd row costs more than an even one."""
-    limit = _most_at_once(facts, prompt_tokens=1)
+    limit = _most_at_once(facts, 1 + DECODE_TOKENS)
     batches = [batch for batch in (1, 2, 3, *(2**power for power in range(2, limit.bit_length()))) if batch < limit]
     # What is close to the limit tells little beside it.
     return [*(batch for batch in batches if batch <= 4 or batch < 0.8 * limit), limit]
 
 
-def _most_at_once(facts: ServerFacts, prompt_tokens: int) -> int:
-    """Requests that a decode run can have, by the running limit and by the pool."""
-    in_pool = int(_FILLED_SHARE * facts.kv_tokens_capacity / (prompt_tokens + DECODE_TOKENS))
+def _most_at_once(facts: ServerFacts, tokens: int) -> int:
+    """Requests of so many tokens, prompt and answer, that can decode together, by the running limit and by the pool."""
+    in_pool = int(_FILLED_SHARE * facts.kv_tokens_capacity / tokens)
     return max(min(facts.settings.max_running_requests, in_pool), 1)
 
 
@@ -201,7 +204,7 @@ def _decodes(facts: ServerFacts) -> list[DecodePoint]:
 
 def _rides(facts: ServerFacts, longest_step: int) -> list[RidePoint]:
     """One less than the limit may decode beside the prompt."""
-    limit = _most_at_once(facts, _SHORT_PROMPT) - 1
+    limit = _most_at_once(facts, _SHORT_PROMPT + RIDE_TOKENS) - 1
     batches = sorted({min(batch, limit) for batch in (1, 4, 16, 64) if min(batch, limit) > 0})
     beside = [(batch, _SHORT_PROMPT) for batch in batches]
     if facts.settings.mixed_chunk:

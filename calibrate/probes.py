@@ -11,7 +11,7 @@ import numpy as np
 from .client import Answer, SglangClient
 from .errors import ForeignTrafficError, ServerMisbehavedError
 from .neighbours import Neighbours
-from .plan import DECODE_TOKENS, DecodePoint, Point, PrefillPoint, ReportPoint, RidePoint
+from .plan import DecodePoint, Point, PrefillPoint, ReportPoint, RidePoint
 from .readings import (
     FEWEST_STEPS,
     Rider,
@@ -30,9 +30,9 @@ __all__ = ["Prober"]
 
 _TOKEN_IDS = (10, 30_000)  # of nearly every vocabulary, without its special tokens
 _SETTLE_S = 0.02
-_RIDERS = 4  # at most, for one sample
+_RIDERS = 8  # at most, for one sample
 _RIDE_AFTER = 6  # tokens of each decoding request the first prompt is sent
-_RIDE_BEFORE = DECODE_TOKENS - 4  # tokens of any of them the last is sent
+_RIDE_BEFORE_END = 4  # tokens of any of them the last is sent
 _PREFILL_SHOTS = 3  # at most, for one sample
 _PREFILL_SHOTS_S = 0.5
 _DECODE_RUNS = 3  # at most, for one sample
@@ -129,32 +129,37 @@ class Prober:
         return prefill_sample(point, new_tokens + point.cached_tokens - cached, answer, cached, busy_s)
 
     async def _decode(self, point: DecodePoint) -> DecodeSample:
-        """The mean of a few where it is short, as with prefills."""
+        """The mean of a few where it is short, as with prefills. A run is lost where tokens came two at a time."""
         runs: list[DecodeSample] = []
-        while len(runs) < _DECODE_RUNS and sum(run.steps * run.step_s for run in runs) < _DECODE_S:
-            runs.append(await self._decode_run(point))
+        for _ in range(_DECODE_RUNS):
+            run = await self._decode_run(point)
+            runs += [run] if run else []
+            if sum(run.steps * run.step_s for run in runs) >= _DECODE_S:
+                break
+        if not runs:
+            raise ServerMisbehavedError(
+                f"{self._client.url}: {point.batch} requests of {point.prompt_tokens} tokens did not run together for "
+                f"{FEWEST_STEPS} steps, though its limits allow it"
+            )
         return mean_decode(runs, self._neighbours.meanwhile())
 
-    async def _decode_run(self, point: DecodePoint) -> DecodeSample:
+    async def _decode_run(self, point: DecodePoint) -> DecodeSample | None:
         await self._empty_cache()
         before = await self.idle_load()
-        answers = await self._together(point.batch, point.prompt_tokens)
+        answers = await self._together(point)
         await asyncio.sleep(_SETTLE_S)
         after = await self.idle_load()
         arrivals = full_batch_arrivals(answers)
         gaps = np.diff(arrivals)
         if len(gaps) < FEWEST_STEPS:
-            raise ServerMisbehavedError(
-                f"{self._client.url}: {point.batch} requests of {point.prompt_tokens} tokens did not run together, "
-                f"though its limits allow it ({len(gaps)} steps with all of them)"
-            )
+            return None
         client_s = mean_step_s(gaps)
         # What was seen of stalls is taken off the server's mean too: both clocks count the same steps.
         without_stalls = client_s / float(gaps.mean())
         server_s = server_step_s(before, after, point.batch)
         return DecodeSample(
             batch=point.batch,
-            context_tokens=point.prompt_tokens + DECODE_TOKENS / 2 + 1,
+            context_tokens=point.prompt_tokens + point.steps / 2 + 1,
             steps=len(gaps),
             step_s=client_s if server_s is None else without_stalls * server_s,
             client_step_s=client_s,
@@ -163,10 +168,10 @@ class Prober:
         )
 
     async def _together(
-        self, batch: int, prompt_tokens: int, on_tokens: Callable[[int], None] | None = None
+        self, point: DecodePoint | RidePoint, on_tokens: Callable[[int], None] | None = None
     ) -> list[Answer]:
-        prompts = [self._prompt(prompt_tokens) for _ in range(batch)]
-        return await _all(self._client.generate(prompt, DECODE_TOKENS, on_tokens) for prompt in prompts)
+        prompts = [self._prompt(point.prompt_tokens) for _ in range(point.batch)]
+        return await _all(self._client.generate(prompt, point.steps, on_tokens) for prompt in prompts)
 
     async def _ride(self, point: RidePoint) -> RideSample:
         await self._empty_cache()
@@ -191,12 +196,12 @@ class Prober:
             if waited_for == 0:
                 begun.set()
 
-        decoding = asyncio.ensure_future(self._together(point.batch, point.prompt_tokens, heard))
+        decoding = asyncio.ensure_future(self._together(point, heard))
         waiting = asyncio.ensure_future(begun.wait())
         riders: list[Rider] = []
         try:
             await asyncio.wait([decoding, waiting], return_when="FIRST_COMPLETED")
-            while not riders or (len(riders) < _RIDERS and most_tokens < _RIDE_BEFORE):
+            while not riders or (len(riders) < _RIDERS and most_tokens < point.steps - _RIDE_BEFORE_END):
                 prompt = self._prompt(self._rng.randint(point.fewest_tokens, point.new_tokens))
                 answer = await self._client.generate(prompt, 1)
                 riders.append(Rider(len(prompt), answer))

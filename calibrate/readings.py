@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from .client import Answer
 from .neighbours import Meanwhile
-from .plan import DECODE_TOKENS, PrefillPoint, RidePoint
+from .plan import PrefillPoint, RidePoint
 from .samples import DecodeSample, PrefillSample, RideSample
 
 __all__ = [
@@ -155,7 +155,7 @@ def ride_sample(
     step_s = mean_step_s(gaps[~beside])
     return RideSample(
         batch=point.batch,
-        context_tokens=point.prompt_tokens + DECODE_TOKENS / 2 + 1,
+        context_tokens=point.prompt_tokens + point.steps / 2 + 1,
         new_tokens=round(float(np.mean(lengths))),
         extra_s=float(gaps[beside].sum() - beside.sum() * step_s) / len(lengths),
         decode_step_s=step_s,

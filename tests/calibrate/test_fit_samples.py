@@ -74,6 +74,17 @@ def test_what_a_prompt_costs_others_counts_beside_busy_neighbours_too() -> None:
     assert fitted.prefill_scheduling_s == pytest.approx(0.003, rel=0.2)
 
 
+def test_long_prompts_say_less_of_what_a_prompt_costs_others_than_short_ones() -> None:
+    """Of 200 ms a hundredth is most of it."""
+    uneven = [
+        replace(sample, extra_s=sample.extra_s + (0.006 if sample.new_tokens > 64 else 0.0))
+        if isinstance(sample, RideSample)
+        else sample
+        for sample in samples()
+    ]
+    assert fit_all(split_samples(uneven), mixed_chunk=False).prefill_scheduling_s == pytest.approx(0.0038, rel=0.15)
+
+
 def test_rides_beside_more_work_than_the_prefills_tell_nothing() -> None:
     disturbed = [
         replace(sample, others_cores=0.8, extra_s=sample.extra_s + 0.03) if isinstance(sample, RideSample) else sample

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from calibrate.fit_samples import Fitted, fit_all
-from calibrate.host import Spell, beside
+from calibrate.host import Spell, beside, find_host
 from calibrate.samples import DecodeSample, PrefillSample, RideSample, Sample
 from calibrate.split import Split, split_samples
 from simcore.profile import ServiceProfile
@@ -237,3 +237,23 @@ def test_samples_that_say_that_there_is_no_cost_are_believed() -> None:
     found = fit_all(split_samples(uneven), mixed_chunk=False).host
     assert found is not None
     assert found.steal.cost == pytest.approx(0.0, abs=0.15)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_steps_of_an_emulated_server_have_costs_too(seed: int) -> None:
+    """Nothing that the machine does is in some of them, and all of it in others; there is no noise to weigh them by."""
+    rng = np.random.default_rng(seed)
+    one = next(sample for sample in samples([0.0]) if isinstance(sample, DecodeSample))
+    follow = rng.random(int(rng.integers(4, 60))) < rng.random()
+    decode = []
+    for follows in follow.tolist():
+        stolen, longer = float(rng.uniform(0, 0.1)), float(rng.uniform(0.8, 1.4))
+        step_s = 0.01 * ((1 + stolen) * longer**0.5 if follows else 1.0)
+        decode.append(replace(one, step_s=step_s, stolen=stolen, work_s=WORK_S * longer))
+    prefill = tuple(sample for sample in samples([0.0]) if isinstance(sample, PrefillSample))
+    split = Split(tuple(decode), prefill, (), left_out=0)
+    found = find_host(split, lambda _: (np.full(len(decode), 0.01), np.array([sample.step_s for sample in prefill])))
+    assert found is not None
+    assert found.pace is not None
+    assert 0 <= found.pace.decode_cost < 1
+    assert 0 <= found.steal.cost < 2

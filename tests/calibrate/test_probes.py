@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import accumulate, cycle
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from calibrate.client import Answer, SglangClient
 from calibrate.errors import ServerMisbehavedError
 from calibrate.neighbours import Neighbours
-from calibrate.plan import DECODE_TOKENS, DecodePoint, Point, PrefillPoint, RidePoint
+from calibrate.plan import DECODE_TOKENS, RIDE_TOKENS, DecodePoint, Point, PrefillPoint, RidePoint
 from calibrate.probes import Prober
 from calibrate.samples import DecodeSample, PrefillSample, RideSample, Sample
 
@@ -85,9 +86,29 @@ def test_a_short_decode_point_is_the_mean_of_a_few_runs(step_s: float, runs: int
     assert sample.step_s == pytest.approx(step_s * sum(1.01 ** (run + 1) for run in range(runs)) / runs)
 
 
+class TwoAtATime(PlannedServer):
+    """Its first ``lost`` answers have a part that holds two tokens."""
+
+    def __init__(self, lost: int) -> None:
+        super().__init__([STEP_S] * STEPS)
+        self._lost = lost
+
+    async def generate(self, *args: Any) -> Answer:
+        answer, self._lost = await super().generate(*args), self._lost - 1
+        return replace(answer, tokens=(*answer.tokens[:-1], answer.tokens[-1] + 1)) if self._lost >= 0 else answer
+
+
+def test_a_run_whose_tokens_came_two_at_a_time_is_lost_and_not_the_visit() -> None:
+    sample = visit(TwoAtATime(1), DecodePoint(1, 64))
+    assert isinstance(sample, DecodeSample)
+    assert (sample.steps, sample.step_s) == (2 * STEPS, pytest.approx(STEP_S))
+    with pytest.raises(ServerMisbehavedError, match="1 requests of 64 tokens did not run together for 16 steps"):
+        visit(TwoAtATime(3), DecodePoint(1, 64))
+
+
 def test_a_rides_extra_time_is_against_the_mean_of_the_other_steps() -> None:
     # Every other step is slow, and so is the one that holds the prefill; the prompt arrives in the step before it.
-    gaps_s = [STEP_S, SLOW_S] * (STEPS // 2)
+    gaps_s = [STEP_S, SLOW_S] * (RIDE_TOKENS // 2)
     gaps_s[15] += PREFILL_S
     rider_at = 1.0 + sum(gaps_s[:16]) - SLOW_S / 2
     sample = visit(PlannedServer(gaps_s, rider_at, single_s=PREFILL_S + STEP_S), RidePoint(2, 64, 32, 32))
@@ -115,14 +136,14 @@ def test_a_prefill_is_the_mean_of_fast_and_slow_shots_without_stalls() -> None:
     assert stalled.step_s == stalled.ttft_s == pytest.approx(0.015)
 
 
-def test_a_ride_is_of_four_prompts_of_several_lengths() -> None:
+def test_a_ride_is_of_eight_prompts_of_several_lengths() -> None:
     gaps_s = [STEP_S] * STEPS
     server = PlannedServer(gaps_s, 1.0 + sum(gaps_s[:16]), single_s=0.0)
     sample = visit(server, RidePoint(2, 64, 800, fewest_tokens=700))
     assert isinstance(sample, RideSample)
-    assert len(server.prompts) == 4
+    assert len(server.prompts) == 8
     assert len(set(server.prompts)) > 1
-    assert sample.new_tokens == round(sum(server.prompts) / 4)
+    assert sample.new_tokens == round(sum(server.prompts) / 8)
     assert all(700 <= tokens <= 800 for tokens in server.prompts)
 
 

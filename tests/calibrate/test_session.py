@@ -131,10 +131,10 @@ def test_what_a_fit_needs_comes_first_and_no_kind_is_measured_all_at_once_after_
 
 
 def test_a_tiny_pool_is_filled_with_shorter_prompts() -> None:
-    from calibrate.plan import DECODE_TOKENS, DecodePoint, RidePoint
+    from calibrate.plan import DecodePoint, RidePoint
 
     plan = make_plan(replace(facts(), kv_tokens_capacity=768))
     decodes = [point for point in plan.points if isinstance(point, DecodePoint)]
     assert {point.batch for point in decodes} == {1, 2, 3, 4, 8, 16}
     rides = [point for point in plan.points if isinstance(point, RidePoint)]
-    assert all(point.batch * (point.prompt_tokens + DECODE_TOKENS) < 768 for point in [*decodes, *rides])
+    assert all(point.batch * (point.prompt_tokens + point.steps) < 768 for point in [*decodes, *rides])
