@@ -14,11 +14,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import cycle
 from types import TracebackType
+from typing import Final
 
 import numpy as np
 
-__all__ = ["PaceMeter", "Timed", "typical_work_s"]
+__all__ = ["WORK", "PaceMeter", "Timed", "typical_work_s"]
 
+WORK: Final = 2
+"""Which work it is: its times are not to be compared with those of another."""
 _INTERVAL_S = 0.05
 _NUMBERS = 1_000_000
 _PLACES = 20_000

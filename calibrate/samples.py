@@ -25,7 +25,8 @@ SAMPLES_SCHEMA_VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class DecodeSample:
-    """A run of decode steps of ``batch`` requests, each with ``context_tokens`` on average (the current one included).
+    """Decode steps, ``steps`` in one run or a few, of ``batch`` requests, each with ``context_tokens`` on average (the
+    current one included).
 
     ``step_s`` by the server's own count (by the client where it keeps none), ``client_step_s`` by the tokens' arrivals;
     both are means without the steps that something else on the machine drew out.
@@ -116,12 +117,14 @@ class SampleFile:
             raise UserError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def resume(self) -> list[Sample]:
-        """The samples of an earlier attempt on the same server. Raises UserError where it was another one."""
+        """The samples of an earlier attempt on the same server. Raises UserError where it was another one, or measured
+        in another way."""
         header, samples = read_samples(self.path)
         for name, value in self._header.items():
             if header.get(name) != value:
                 raise UserError(
-                    f"{self.path}: was measured on another server: {name} was {header.get(name)!r}, now it is {value!r}"
+                    f"{self.path}: was measured on another server, or in another way: "
+                    f"{name} was {header.get(name)!r}, now it is {value!r}"
                 )
         self._drop_torn_line()
         return samples

@@ -19,6 +19,7 @@ from .build import Built, Session, build_profile, describe_machine
 from .campaign import Campaign, Progress
 from .client import SglangClient
 from .neighbours import Neighbours
+from .pace import WORK
 from .page import calibration_page
 from .plan import make_plan
 from .plots import calibration_plots
@@ -122,8 +123,9 @@ def _campaign(
 
 
 def _header(facts: ServerFacts) -> dict[str, object]:
-    """What makes samples of one server, and not those of another."""
+    """What makes samples of one server, measured in one way, and not those of another."""
     return {
+        "timed_work": WORK,
         "model": facts.model,
         "engine_version": facts.engine_version,
         "device": facts.device,

@@ -62,8 +62,20 @@ def test_a_failure_keeps_the_samples_and_resume_goes_on(tmp_path: Path, fault: s
 def test_resume_refuses_samples_of_another_server(tmp_path: Path) -> None:
     with pytest.raises(ServerGoneError):
         calibrate(FakeSglang(fault="die", fault_at=40), tmp_path, budget_s=60)
-    with pytest.raises(UserError, match="measured on another server: kv_tokens_capacity was 4096, now it is 8192"):
+    with pytest.raises(
+        UserError, match="on another server, or in another way: kv_tokens_capacity was 4096, now it is 8192"
+    ):
         calibrate(FakeSglang(kv_tokens=8192), tmp_path, resume=True)
+
+
+def test_resume_refuses_samples_beside_which_other_work_told_the_pace(tmp_path: Path) -> None:
+    with pytest.raises(ServerGoneError):
+        calibrate(FakeSglang(fault="die", fault_at=40), tmp_path, budget_s=60)
+    header, *samples = (tmp_path / "samples.jsonl").read_text().splitlines()
+    other = json.dumps({**json.loads(header), "timed_work": 1})
+    (tmp_path / "samples.jsonl").write_text("\n".join([other, *samples]) + "\n")
+    with pytest.raises(UserError, match="or in another way: timed_work was 1, now it is 2"):
+        calibrate(FakeSglang(), tmp_path, resume=True)
 
 
 def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
