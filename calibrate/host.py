@@ -15,9 +15,11 @@ import numpy.typing as npt
 from scipy.optimize import curve_fit
 from scipy.stats import median_abs_deviation
 
+from simcore.errors import UserError
 from simcore.profile import ServiceProfile
 from simcore.profile_measurement import Host, Pace, Steal
 
+from .pace import WORK
 from .samples import DecodeSample, PrefillSample, RideSample
 from .split import Split
 
@@ -69,7 +71,8 @@ def _without_costs(samples: Sequence[DecodeSample | PrefillSample]) -> Host | No
     timed = [one.work_s for one in samples if one.work_s is not None]
     if stolen == 0 and not timed:
         return None
-    pace = Pace(work_s=float(f"{np.mean(timed):.4g}"), decode_cost=0.0, prefill_cost=0.0) if timed else None
+    work_s = float(f"{np.mean(timed):.4g}") if timed else None
+    pace = None if work_s is None else Pace(work_s=work_s, work=WORK, decode_cost=0.0, prefill_cost=0.0)
     return Host(steal=Steal(mean=round(stolen, _DIGITS), cost=0.0), pace=pace)
 
 
@@ -142,8 +145,10 @@ def evened(split: Split, host: Host | None) -> Split:
 
 def beside(profile: ServiceProfile, spells: Iterable[Spell]) -> ServiceProfile:
     """The profile on a machine that is as said from time to time. As it was measured where it does not tell what that
-    costs."""
+    costs. Raises UserError where the profile's pace was told by other work."""
     if profile.host is None:
         return profile
+    if profile.host.pace is not None and profile.host.pace.work != WORK:
+        raise UserError(f"profile {profile.name}: other work told the machine's pace beside it; calibrate anew")
     slowdowns = tuple(profile.host.slowdown(*spell) for spell in spells)
     return profile.model_copy(update={"slowdowns": slowdowns})

@@ -73,8 +73,8 @@ class _Work:
     """As a server's step: numbers from all over more memory than a core's own caches hold, objects that come and go,
     and many small calls into a library. 2 ms in all, 4% of a core.
 
-    Work in the core's own caches tells less: of how long a decode step takes on average over 8 s, by 10% more or less
-    on one machine, this leaves 2.7%, and a loop of additions and a pass over 1 MB leave 5.5%.
+    Work in the core's own caches tells less. In a trial on one machine the mean decode step over 8 s varied by 10%:
+    work of these three kinds left 2.7% of that, and a loop of additions and a pass over 1 MB left 5.5%.
     """
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ _RIDE_BEFORE_END = 4  # tokens of any of them the last is sent at the latest
 _PREFILL_SHOTS = 3  # at most, for one sample
 _PREFILL_SHOTS_S = 0.5
 _DECODE_RUNS = 3  # at most, for one sample
-_DECODE_S = 1.0
+_DECODE_RUNS_S = 1.0
 _REPORTS = 50  # readings kept of one visit
 
 
@@ -134,7 +134,7 @@ class Prober:
         for _ in range(_DECODE_RUNS):
             run = await self._decode_run(point)
             runs += [run] if run else []
-            if sum(run.steps * run.step_s for run in runs) >= _DECODE_S:
+            if sum(run.steps * run.step_s for run in runs) >= _DECODE_RUNS_S:
                 break
         if not runs:
             raise ServerMisbehavedError(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .profile import ServiceProfile
-from .profile_measurement import Host
+from .profile_measurement import Host, Pace
 from .step_time import StepTimes
 
 __all__ = ["ProfileDifference", "TermDifference", "compare_profiles", "implausibilities"]
@@ -26,7 +26,8 @@ class TermDifference:
 @dataclass(frozen=True, slots=True)
 class ProfileDifference:
     """``fields``: what is set differently, as (name, first, second). ``stolen``: the shares of processor time that were
-    stolen beside the two calibrations, ``work_s``: how long the timed work took; None where one does not tell."""
+    stolen beside the two calibrations, ``work_s``: how long the timed work took; None where one does not tell, or it
+    was not the same work."""
 
     terms: tuple[TermDifference, ...]
     fields: tuple[tuple[str, object, object], ...]
@@ -66,9 +67,14 @@ def _hosts(first: Host | None, second: Host | None) -> tuple[tuple[float, float]
     if first is None or second is None:
         return None, None
     stolen = first.steal.mean, second.steal.mean
-    if first.pace is None or second.pace is None:
+    if second.pace is None or (work_s := _work_s(first, second.pace)) is None:
         return stolen, None
-    return stolen, (first.pace.work_s, second.pace.work_s)
+    return stolen, (work_s, second.pace.work_s)
+
+
+def _work_s(host: Host, other: Pace | None) -> float | None:
+    """How long the timed work took, where it is the work of the other."""
+    return host.pace.work_s if host.pace and other and host.pace.work == other.work else None
 
 
 def _times_beside(second: ServiceProfile, host: Host | None) -> StepTimes:
@@ -76,7 +82,7 @@ def _times_beside(second: ServiceProfile, host: Host | None) -> StepTimes:
     times = StepTimes(second.steps, second.settings)
     if host is None or second.host is None:
         return times
-    return times.slowed(*second.host.factors(host.steal.mean, None if host.pace is None else host.pace.work_s))
+    return times.slowed(*second.host.factors(host.steal.mean, _work_s(host, second.host.pace)))
 
 
 def _spread(low: int, high: int) -> list[int]:

@@ -54,6 +54,8 @@ class Pace(_Part):
 
     work_s: PositiveFloat
     """Seconds on a core that the work took, over the samples: the profile's times are those at this pace."""
+    work: PositiveInt
+    """Which work that was: of another one the times are not to be compared with these."""
     decode_cost: NonNegative
     """A decode step takes ``longer ** cost`` times as long where the work takes ``longer`` times as long. 1 for steps
     that are as the work is; nearly 0 on a GPU. Expected to be 0.5, and corrected by samples."""

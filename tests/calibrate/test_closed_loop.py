@@ -11,6 +11,7 @@ from support.fake_sglang import FakeSglang
 
 from calibrate import closed_loop
 from calibrate.closed_loop import Load, Outcome, closed_loop_scenario, in_turns, main, simulated
+from calibrate.pace import WORK
 from calibrate.samples import read_samples
 from simcore.profile import ServiceProfile
 from simcore.profile_measurement import Host, Pace, Steal
@@ -34,7 +35,7 @@ def test_what_was_measured_is_simulated_again(tmp_path: Path) -> None:
 def test_a_loop_is_simulated_on_a_machine_as_it_was_meanwhile(tmp_path: Path) -> None:
     profile = ServiceProfile.load(PROFILE.name, PROFILE.parent)
     assert profile.measurement is not None
-    host = Host(steal=Steal(mean=0.02, cost=2.0), pace=Pace(work_s=0.001, decode_cost=0.5, prefill_cost=0.5))
+    host = Host(steal=Steal(mean=0.02, cost=2.0), pace=Pace(work_s=0.001, work=WORK, decode_cost=0.5, prefill_cost=0.5))
     measurement = profile.measurement.model_copy(update={"host": host})
     known, table, out = tmp_path / "known.json", tmp_path / "table.json", tmp_path / "again.json"
     known.write_text(profile.model_copy(update={"measurement": measurement}).to_json())

@@ -9,8 +9,10 @@ import pytest
 
 from calibrate.fit_samples import Fitted, fit_all
 from calibrate.host import Spell, beside, find_host
+from calibrate.pace import WORK
 from calibrate.samples import DecodeSample, PrefillSample, RideSample, Sample
 from calibrate.split import Split, split_samples
+from simcore.errors import UserError
 from simcore.profile import ServiceProfile
 from simcore.profile_measurement import Host, Pace, Steal
 
@@ -106,7 +108,7 @@ def test_a_step_takes_longer_with_more_and_as_long_as_in_the_profile_with_the_me
 
 
 def test_a_step_is_as_long_as_in_the_profile_at_its_pace_and_rises_with_a_power_of_it() -> None:
-    pace = Pace(work_s=0.002, decode_cost=0.5, prefill_cost=0.25)
+    pace = Pace(work_s=0.002, work=WORK, decode_cost=0.5, prefill_cost=0.25)
     assert pace.factors(0.002) == (1.0, 1.0)
     assert pace.factors(0.0025) == pytest.approx((1.25**0.5, 1.25**0.25))
     host = Host(steal=Steal(mean=0.0, cost=2.0), pace=pace)
@@ -119,12 +121,22 @@ def test_a_profile_on_a_machine_as_it_was_then_has_as_much_longer_steps_from_the
     profile = ServiceProfile.load("sglang-cpu-tiny", Path())
     assert profile.measurement is not None
     assert beside(profile, [Spell(0.0, 0.3, 0.003)]) == profile
-    host = Host(steal=Steal(mean=0.0, cost=3.0), pace=Pace(work_s=0.002, decode_cost=1.0, prefill_cost=0.0))
+    host = Host(steal=Steal(mean=0.0, cost=3.0), pace=Pace(work_s=0.002, work=WORK, decode_cost=1.0, prefill_cost=0.0))
     known = profile.model_copy(update={"measurement": profile.measurement.model_copy(update={"host": host})})
     found = beside(known, [Spell(0.0, 0.1, 0.003)])
     (slowdown,) = found.slowdowns
     assert (slowdown.at_s, slowdown.decode, slowdown.prefill) == pytest.approx((0.0, 1.95, 1.3))
     assert found.model_copy(update={"slowdowns": ()}) == known
+
+
+def test_a_pace_that_other_work_told_is_refused() -> None:
+    profile = ServiceProfile.load("sglang-cpu-tiny", Path())
+    assert profile.measurement is not None
+    pace = Pace(work_s=0.001, work=WORK - 1, decode_cost=0.0, prefill_cost=0.0)
+    host = Host(steal=Steal(mean=0.0, cost=1.0), pace=pace)
+    known = profile.model_copy(update={"measurement": profile.measurement.model_copy(update={"host": host})})
+    with pytest.raises(UserError, match="other work told the machine's pace beside it; calibrate anew"):
+        beside(known, [Spell(0.0, 0.1, 0.003)])
 
 
 def test_a_profile_follows_pace_and_what_is_stolen_second_by_second() -> None:
@@ -133,7 +145,7 @@ def test_a_profile_follows_pace_and_what_is_stolen_second_by_second() -> None:
     assert beside(profile, spells) == profile
     measurement = profile.measurement
     assert measurement is not None
-    host = Host(steal=Steal(mean=0.02, cost=0.9), pace=Pace(work_s=0.001, decode_cost=1.0, prefill_cost=1.0))
+    host = Host(steal=Steal(mean=0.02, cost=0.9), pace=Pace(work_s=0.001, work=WORK, decode_cost=1.0, prefill_cost=1.0))
     known = profile.model_copy(update={"measurement": measurement.model_copy(update={"host": host})})
     found = beside(known, spells)
     longer = 1.2 * host.steal.factor(0.12)

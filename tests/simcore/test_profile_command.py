@@ -90,7 +90,7 @@ def test_diff_is_on_the_same_machine(tmp_path: Path) -> None:
     def beside(mean: float, work_s: float, of_decode: float, of_prefill: float) -> ServiceProfile:
         """Of the same server: a step takes twice its share longer, and half or a quarter as much as the timed work."""
         assert CALIBRATED.measurement is not None
-        pace = Pace(work_s=work_s, decode_cost=0.5, prefill_cost=0.25)
+        pace = Pace(work_s=work_s, work=2, decode_cost=0.5, prefill_cost=0.25)
         measurement = CALIBRATED.measurement.model_copy(
             update={"host": Host(steal=Steal(mean=mean, cost=2.0), pace=pace)}
         )
@@ -127,6 +127,15 @@ def test_diff_is_on_the_same_machine(tmp_path: Path) -> None:
     costs = "decode steps take 0.50% longer, prefill steps 0.25% with each percent that it takes longer"
     assert f"timed work took 1.21 ms; {costs}" in shown
     assert "10.0% of the processor time; steps take 2.00% longer with each percent" in shown
+    # Times of other work say nothing of these.
+    assert second.host is not None
+    assert second.host.pace is not None
+    other = second.host.model_copy(update={"pace": second.host.pace.model_copy(update={"work": 1})})
+    assert second.measurement is not None
+    told_by_other = second.model_copy(update={"measurement": second.measurement.model_copy(update={"host": other})})
+    unlike = compare_profiles(first, told_by_other)
+    assert unlike.work_s is None
+    assert unlike.terms[0].mean == pytest.approx(0.1)
     # What only one of them tells is no difference of theirs.
     untold = compare_profiles(CALIBRATED, second)
     assert untold.stolen is None
