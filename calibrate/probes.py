@@ -33,10 +33,10 @@ _SETTLE_S = 0.02
 _RIDERS = 8  # at most, for one sample
 _RIDE_AFTER = 6  # tokens of each decoding request the first prompt is sent
 _RIDE_BEFORE_END = 4  # tokens of any of them the last is sent at the latest
-_PREFILL_SHOTS = 3  # at most, for one sample
+_PREFILL_SHOTS = 5  # at most, for one sample
 _PREFILL_SHOTS_S = 0.5
-_DECODE_RUNS = 3  # at most, for one sample
-_DECODE_RUNS_S = 1.0
+_DECODE_RUNS = 6  # at most, for one sample
+_DECODE_RUNS_S = 1.5
 _REPORTS = 50  # readings kept of one visit
 
 
