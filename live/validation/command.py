@@ -25,7 +25,7 @@ from .grid import Cell, Load, cells_of, loaded, with_profile_of
 from .page import show_validation, validation_page
 from .plots import validation_plots
 from .sitting import Fleet, run_missing
-from .twins import Twins
+from .twins import LiveCell, Twins
 
 __all__ = ["End", "ValidateCommand", "carry_out"]
 
@@ -73,7 +73,8 @@ async def carry_out(command: ValidateCommand) -> End:
     seed = first.seed if command.seed is None else command.seed
     cells = cells_of(first.policies, command.loads, command.repeats, seed)
     simulated = [_as_simulated(cell, scenarios[cell.load], command.cell_profiles) for cell in cells]
-    missing = _missing(cells, scenarios, twins, rerun_invalid=command.rerun_invalid)
+    found = _found(cells, scenarios, twins, rerun_invalid=command.rerun_invalid)
+    missing = [cell for cell in cells if cell.name not in found]
     if len(missing) < len(cells) and not command.quiet:
         click.echo(f"{len(cells) - len(missing)} of {len(cells)} cells are in {out} already", err=True)
     interrupted = False
@@ -81,7 +82,8 @@ async def carry_out(command: ValidateCommand) -> End:
         options = replace(command.options, backends=backends_of(profiles)) if emulated else command.options
         fleet = Fleet(command.servers, command.emulate, tuple(profiles), options, seed)
         interrupted = await run_missing(missing, scenarios, twins, fleet, quiet=command.quiet)
-    validation = find(first.name, _pairings(cells, scenarios, simulated, twins))
+        found |= _found(missing, scenarios, twins, rerun_invalid=False)
+    validation = find(first.name, _pairings(cells, found, simulated, twins))
     failed = failures(gates, validation)
     _write(out, validation, first, command.words)
     _show(validation, failed, out, as_json=command.as_json)
@@ -109,18 +111,18 @@ def _scenarios(command: ValidateCommand) -> tuple[dict[Load, Scenario], list[Any
     return scenarios, profiles
 
 
-def _missing(
+def _found(
     cells: Sequence[Cell], scenarios: dict[Load, Scenario], twins: Twins, *, rerun_invalid: bool
-) -> list[Cell]:
-    missing = []
+) -> dict[str, LiveCell]:
+    """The cells that have a live run, by name."""
+    found = {}
     for cell in cells:
-        found = twins.find(cell, scenarios[cell.load])
-        if found is not None and rerun_invalid and not found.proves_something:
+        live = twins.find(cell, scenarios[cell.load])
+        if live is not None and rerun_invalid and not live.proves_something:
             twins.discard(cell)
-            found = None
-        if found is None:
-            missing.append(cell)
-    return missing
+        elif live is not None:
+            found[cell.name] = live
+    return found
 
 
 def _as_simulated(cell: Cell, scenario: Scenario, cell_profiles: Path | None) -> Scenario:
@@ -128,13 +130,12 @@ def _as_simulated(cell: Cell, scenario: Scenario, cell_profiles: Path | None) ->
 
 
 def _pairings(
-    cells: Sequence[Cell], scenarios: dict[Load, Scenario], simulated: Sequence[Scenario], twins: Twins
+    cells: Sequence[Cell], found: dict[str, LiveCell], simulated: Sequence[Scenario], twins: Twins
 ) -> list[Pairing]:
     """The cells that were run, simulated anew: that is cheap, and the model may have changed since."""
     pairings = []
     for cell, scenario in zip(cells, simulated, strict=True):
-        live = twins.find(cell, scenarios[cell.load])
-        if live is not None:
+        if live := found.get(cell.name):
             pairings.append(Pairing(live, live.side, twins.simulate(live, scenario)))
     if not pairings:
         raise KeyboardInterrupt
