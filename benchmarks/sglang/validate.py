@@ -1,4 +1,4 @@
-"""The simulator against real SGLang servers on the CPU: ``make validate``. About 42 minutes on two calm cores.
+"""The simulator against real SGLang servers on the CPU: ``make validate``. Under 40 minutes on two cores.
 
 usage: validate.py --sglang VENV [--out FOLDER] [--resume]        (VENV: what tests/sglang/install.sh makes)
        validate.py --emulate SPEED [--out FOLDER] [--resume]      (the same on emulators, to try the script)
@@ -9,16 +9,16 @@ small for what is admitted. Tables, plots and what did not hold go to FOLDER.
 
 Servers on two cores slow each other down, which the simulator does not know. So the profile for all four is measured
 while the other three serve a load, and the one for a single server while they are idle. And the machine drifts: the
-experiments run in rounds, each after 45 s more of calibration, and all are simulated with what was measured in
-all of them. Its pace, and what its host takes of it, are measured beside all of it, and in the end each run is
-simulated once more, with steps as the calibration found them to be at the pace that the machine had meanwhile and
-beside what was taken. Runs beside which that was
-more than a tenth are measured a second time, which on such a machine takes longer.
+experiments on four servers run in rounds, each after 45 s more of calibration, and all are simulated with what was
+measured in all of them. Its pace, and what its host takes of it, are measured beside all of it, and in the end each run
+is simulated once more, with steps as the calibration found them to be at the pace that the machine had meanwhile and
+beside what was taken. Of the runs beside which that was more than a tenth, or whose load generator was late, the worst
+are measured a second time.
 """
 
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from experiments import Experiment
@@ -61,31 +61,22 @@ def on_real_servers(sitting: Sitting, sglang: Path, log: PaceLog) -> None:
     subprocess.run([python, str(ROOT / "tests/sglang/make_model.py"), str(model), "micro"], check=True)
     urls = [f"http://127.0.0.1:{port}" for port in PORTS]
 
-    def calibrated(
-        name: str, budget: str, further: bool, neighbours: AbstractContextManager[None] | None = None
-    ) -> str:
-        return sitting.calibrate(urls[0], f"sglang-cpu-micro-{name}", budget, further=further, beside=neighbours)
-
     def beside(further: bool = False) -> str:
-        return calibrated("beside", "45s", further, busy(urls[1:], given.out / "beside"))
+        neighbours = busy(urls[1:], given.out / "beside")
+        return sitting.calibrate(urls[0], "sglang-cpu-micro-beside", "45s", further=further, beside=neighbours)
 
-    def alone(further: bool = False) -> str:
-        return calibrated("alone", "35s", further)
-
-    def small_pool(further: bool = False) -> str:
-        return calibrated("small-pool", "40s", further)
+    def on_one_server(experiment: Experiment, name: str, budget: str) -> None:
+        profile = sitting.calibrate(urls[0], f"sglang-cpu-micro-{name}", budget)
+        sitting.validate(experiment, urls[:1], profile)
+        validate_at_pace(sitting, experiment, urls[:1], profile, log)
 
     with serving(sitting, python, model, PORTS, SLOW, FORWARD_SLEEP_S):
         experiments, profile = with_fleet(sitting, urls, beside(), lambda: beside(True))
         for experiment in experiments:
             validate_at_pace(sitting, experiment, urls, profile, log)
-        node = Experiment.node(BATCHES)
-        profile = sitting.rounds([node], urls[:1], alone(), lambda: alone(True))
-        validate_at_pace(sitting, node, urls[:1], profile, log)
+        on_one_server(Experiment.node(BATCHES), "alone", "60s")
     with serving(sitting, python, model, PORTS[:1], SMALL_POOL, SMALL_POOL_SLEEP_S):
-        retraction = Experiment.retraction()
-        profile = sitting.rounds([retraction], urls[:1], small_pool(), lambda: small_pool(True))
-        validate_at_pace(sitting, retraction, urls[:1], profile, log)
+        on_one_server(Experiment.retraction(), "small-pool", "40s")
 
 
 @contextmanager

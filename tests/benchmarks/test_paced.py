@@ -134,14 +134,16 @@ def cell_of(folder: Path, name: str, *, valid: bool) -> None:
     (folder / "cells" / name / "live/live.json").write_text(json.dumps({"valid": valid}))
 
 
-def test_runs_that_the_host_disturbed_or_that_prove_nothing_are_measured_again_once(
-    tmp_path: Path, profile: ServiceProfile, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("one_in", "again"), [(24, ["late"]), (2, ["late"]), (1, ["late", "disturbed"])])
+def test_the_worst_runs_that_the_host_disturbed_or_that_prove_nothing_are_measured_again_once(
+    tmp_path: Path, profile: ServiceProfile, monkeypatch: pytest.MonkeyPatch, one_in: int, again: list[str]
 ) -> None:
     def pace_of(_: PaceLog, cell: Path) -> RunPace:
         share = 0.3 if cell.name == "disturbed" else 0.1
         return RunPace(work_s=0.001, spells=(Spell(0.0, 0.0, 0.001), Spell(1.0, share, 0.002)))
 
     monkeypatch.setattr(paced, "_pace_of", pace_of)
+    monkeypatch.setattr(paced, "_AGAIN", one_in)
     file = tmp_path / "profile.json"
     file.write_text(profile.to_json())
     sitting, experiment = Sitting(tmp_path), Experiment.retraction()
@@ -149,8 +151,8 @@ def test_runs_that_the_host_disturbed_or_that_prove_nothing_are_measured_again_o
     with log_of(tmp_path / "pace.csv", []) as log:
         validate_at_pace(sitting, experiment, [], str(file), log)
     # The third time nothing is missing: each is simulated with a profile of its own.
-    assert sitting.ran == [["calm", "disturbed", "late"], ["disturbed", "late"], []]
+    assert sitting.ran == [["calm", "disturbed", "late"], sorted(again), []]
     found = json.loads((tmp_path / experiment.name / PACE).read_text())
-    assert found["measured_again"] == ["disturbed", "late"]
+    assert found["measured_again"] == again
     assert found["stolen"] == pytest.approx({"calm": 0.05, "disturbed": 0.15, "late": 0.05})
     assert sorted(one.stem for one in (tmp_path / f"profiles-{experiment.name}").iterdir()) == sorted(found["stolen"])
