@@ -42,7 +42,7 @@ format: $(TEST_TOOLS) ## Format the code and apply the linter's safe fixes.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-validate: $(INSTALLED) $(SGLANG) ## Hold the simulator against four real SGLang servers on the CPU; installs SGLang first, under 40 min.
+validate: $(INSTALLED) $(SGLANG) ## Hold the simulator against four real SGLang servers on the CPU; installs SGLang first, about 40 min.
 	$(BIN)/python benchmarks/sglang/validate.py --sglang $(SGLANG_VENV)
 
 bench: $(INSTALLED) ## Measure the simulator's speed and memory, and what a policy's decision costs.

@@ -1,4 +1,4 @@
-"""The simulator against real SGLang servers on the CPU: ``make validate``. Under 40 minutes on two cores.
+"""The simulator against real SGLang servers on the CPU: ``make validate``. About 40 minutes on two cores.
 
 usage: validate.py --sglang VENV [--out FOLDER] [--resume]        (VENV: what tests/sglang/install.sh makes)
        validate.py --emulate SPEED [--out FOLDER] [--resume]      (the same on emulators, to try the script)
