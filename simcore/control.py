@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies import Policy, QueueOrder, make_order
-from policies.controllers import FixedSchedule
+from policies.controllers import ControlledRouter, Controller, FixedSchedule, check_controller_needs
 from policies.needs import check_needs
 from policies.per_model import policy_for
 from policies.queue_orders import FirstComeFirstServed
+from policies.router import Router
 
+from .fleet import server_configs
 from .scenario import ControlAction, ControllerSpec, PolicySpec, Scenario
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "oracle",
     "policy_turns",
     "queue_order",
+    "router_of",
 ]
 
 _ORACLES = {"exact": "oracle", "noisy": "noisy oracle"}
@@ -95,3 +98,13 @@ def oracle(scenario: Scenario, policies: Sequence[Policy]) -> str:
     if not any("expected_output_tokens" in need for need in needs):
         return ""
     return _ORACLES.get(scenario.workload.expected_output.kind, "")
+
+
+def router_of(scenario: Scenario, policy: Policy, models: Sequence[str], controller: Controller | None) -> Router:
+    """The router of a simulation's servers. Raises PolicyError where the controller needs what these do not give."""
+    servers = server_configs(scenario, models)
+    order, limit = queue_order(scenario, policy), scenario.router.queue_limit
+    if controller is None:
+        return Router(servers, policy, order=order, queue_limit=limit)
+    check_controller_needs(controller, set())
+    return ControlledRouter(servers, policy, controller, order=order, queue_limit=limit)

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from policies import Policy, PolicyError
-from policies.controllers import ControlledRouter, Controller, check_controller_needs, make_controller
+from policies import Policy
+from policies.controllers import ControlledRouter, Controller, make_controller
 from policies.ledger import ServerReport
 from policies.needs import needs_reports
-from policies.router import Abort, Action, Dispatch, Fail, Refuse, Router
+from policies.router import Abort, Action, Dispatch, Fail, Refuse
 
 from .cap_log import CapLog
 from .clients import Clients
@@ -24,9 +24,11 @@ from .control import (
     oracle,
     policy_turns,
     queue_order,
+    router_of,
 )
 from .errors import UserError
-from .fleet import build_fleet, fleet_profiles, server_configs
+from .fleet import build_fleet, fleet_profiles
+from .hold_watch import HoldWatch
 from .models import RequestModels, check_models
 from .observer import Reporter, Sampler
 from .recorder import RequestRecorder
@@ -40,9 +42,6 @@ from .server.request import ServerRequest
 from .workload import Workload, build_workload
 
 __all__ = ["Progress", "Simulation"]
-
-_MAX_HOLDING_REPORTS = 1_000
-"""After so many reports of idle servers a policy that still holds its queue will hold it for ever."""
 
 _TURNED_AWAY = (QUEUE_IS_FULL, RATE_LIMITED)
 
@@ -87,7 +86,7 @@ class Simulation:
         self.recorder = RequestRecorder(workload, models)
         self._by_id = {member.server.server_id: member for member in self.members}
         self._egress_s = {member.server.server_id: member.egress_s for member in self.members}
-        self._router = _router(scenario, policies[0], self._models, controller)
+        self._router = router_of(scenario, policies[0], self._models, controller)
         self.caps = CapLog(self._router.servers)
         self._rooms_due: set[str] = set()
         # Chosen once: where no server has a rate limit, a request pays nothing for those that have one.
@@ -107,14 +106,13 @@ class Simulation:
             missing |= set(ServerReport._fields) - {"reported_at"}
         check_turns(scenario, policies, missing)
         self.oracle = oracle(scenario, policies)
-        if self._polled:
-            interval_s, delay_s = scenario.router.report_interval_s, scenario.router.report_delay_s
-            Reporter(self.clock, self.members, interval_s, delay_s, self._on_report)
+        interval_s = scenario.router.report_interval_s if self._polled else None
+        if interval_s is not None:
+            Reporter(self.clock, self.members, interval_s, scenario.router.report_delay_s, self._on_report)
+        self._hold_watch = HoldWatch(self._router, interval_s)
         self.sampler = Sampler(
             self.clock, self.members, self._router.servers, _sample_interval_s(workload), self._watch
         )
-        self._held_since: float | None = None
-        self._patience_s = _MAX_HOLDING_REPORTS * scenario.router.report_interval_s if self._polled else 0.0
         self._schedule(control_actions(scenario, turns), controller)
 
     def run(self) -> bool:
@@ -276,20 +274,8 @@ class Simulation:
             self._act(self._router.set_cap(now, server_id, cap), now)
 
     def _watch(self, now: float) -> None:
-        """A policy that holds the queue is asked again when something happens; if nothing can, the run would not
-        end."""
-        queued = self._router.queued_requests
         left = self._flights or self._actions_left or self._rooms_due
-        if not queued or left or not self._clients.done_sending:
-            self._held_since = None
-            return
-        if self._held_since is None:
-            self._held_since = now
-        if now - self._held_since >= self._patience_s:
-            raise PolicyError(
-                f"policy {self._router.policy.name} holds {queued} requests at {now:.3f} s, and nothing is left to "
-                f"happen that would make it choose again"
-            )
+        self._hold_watch.check(now, more_to_come=bool(left) or not self._clients.done_sending)
 
 
 @contextmanager
@@ -301,15 +287,6 @@ def _rare_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
-
-
-def _router(scenario: Scenario, policy: Policy, models: Sequence[str], controller: Controller | None) -> Router:
-    servers = server_configs(scenario, models)
-    order, limit = queue_order(scenario, policy), scenario.router.queue_limit
-    if controller is None:
-        return Router(servers, policy, order=order, queue_limit=limit)
-    check_controller_needs(controller, set())
-    return ControlledRouter(servers, policy, controller, order=order, queue_limit=limit)
 
 
 def _sample_interval_s(workload: Workload) -> float:
