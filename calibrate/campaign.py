@@ -23,7 +23,6 @@ _ENOUGH = 0.02  # half width of a point's 95% interval, relative to its mean
 _FEWEST = 3
 _MOST = 12
 _FIRST_GUESS_TOKENS_PER_S = 20_000.0
-_FIRST_GUESS_STEP_S = 0.02
 _TOLERATED_MISSES = 3
 
 Progress = Callable[[str, int, float], None]
@@ -90,8 +89,6 @@ class Campaign:
             except ServerMisbehavedError as error:
                 self._miss(point, error)
                 continue
-            except ExceptionGroup as group:
-                raise group.exceptions[0] from group
             self._records[point.name].cost_s = time.monotonic() - now
             self._keep(samples)
             self._on_samples(samples)
@@ -144,7 +141,7 @@ class Campaign:
     def _step_s(self, point: Point) -> float:
         if point.steps == 1:
             return 0.0
-        return max((s.step_s for s in self.samples if isinstance(s, DecodeSample)), default=_FIRST_GUESS_STEP_S)
+        return max((s.step_s for s in self.samples if isinstance(s, DecodeSample)), default=self._plan.step_s)
 
 
 def _point_values(samples: list[Sample]) -> list[tuple[str, float, bool]]:

@@ -3,18 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Final
+
+import numpy as np
 
 from .server_facts import ServerFacts
 
 __all__ = ["DecodePoint", "Plan", "Point", "PrefillPoint", "ReportPoint", "RidePoint", "make_plan"]
 
-DECODE_TOKENS = 33
-"""Tokens that each request of a decode run generates: 31 full steps. A machine drifts more between two visits of a
-point than the mean of so few scatters, so short visits and more rounds of them tell more in the same time."""
+DECODE_TOKENS: Final = 33
+"""Tokens that each request of a decode run generates at least: 31 full steps. A machine drifts more between two visits
+of a point than the mean of so few scatters, so short visits and more rounds of them tell more in the same time."""
 
-RIDE_TOKENS = 49
+RIDE_TOKENS: Final = 49
 """Where prompts come meanwhile: of steps without one there have to be enough too."""
 
+_LONG_ANSWER = 129  # tokens: as many as answers have in use
+_LONG_ANSWER_S = 2.0  # that a small batch may take for one
 _SHORT_PROMPT = 64
 _LONGEST_CONTEXT = 8192
 _POOL_SHARE = 0.4  # of the KV pool that long prompts may take: more makes prefilling them the most of the work
@@ -47,10 +52,12 @@ class PrefillPoint:
 
 @dataclass(frozen=True, slots=True)
 class DecodePoint:
-    """``batch`` requests with prompts of ``prompt_tokens``, decoding together."""
+    """``batch`` requests with prompts of ``prompt_tokens`` on average, decoding ``steps`` tokens together."""
 
     batch: int
     prompt_tokens: int
+    longest_prompt: int
+    steps: int = DECODE_TOKENS
 
     @property
     def name(self) -> str:
@@ -60,9 +67,12 @@ class DecodePoint:
     def work_tokens(self) -> int:
         return self.batch * self.prompt_tokens
 
-    @property
-    def steps(self) -> int:
-        return DECODE_TOKENS
+    def prompts(self) -> list[int]:
+        """The prompts' lengths, unequal as in use: a kernel may take longer for a batch of long and short contexts than
+        for one of their mean. They are the quantiles of an exponential distribution, none above ``longest_prompt``."""
+        quantiles = -np.log1p(-(np.arange(self.batch) + 0.5) / self.batch)
+        tokens = np.round(self.prompt_tokens * quantiles / quantiles.mean())
+        return [int(length) for length in np.clip(tokens, 1, self.longest_prompt)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +112,11 @@ Point = PrefillPoint | DecodePoint | RidePoint | ReportPoint
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The points in the order of a first pass: what is cheap and needed most comes first."""
+    """The points in the order of a first pass: what is cheap and needed most comes first. ``step_s``: about as long as
+    a decode step of a small batch takes."""
 
     points: tuple[Point, ...]
+    step_s: float
 
     def describe(self) -> str:
         """One line."""
@@ -115,7 +127,7 @@ class Plan:
         return f"{', '.join(counts)} points and the load report"
 
 
-def make_plan(facts: ServerFacts) -> Plan:
+def make_plan(facts: ServerFacts, step_s: float) -> Plan:
     """Prefill lengths up to a step's limit, batches up to the running limit, contexts up to a share of the pool."""
     settings = facts.settings
     longest_step = min(
@@ -127,13 +139,13 @@ def make_plan(facts: ServerFacts) -> Plan:
     # A server cuts prompts into chunks of the longest: these come in that very length.
     plain = [*(PrefillPoint(tokens, 0, _fewest(tokens)) for tokens in shorter), PrefillPoint(longest, 0, longest)]
     cached = _cached_prefills(facts, longest_step) if settings.radix_cache else []
-    decodes = _decodes(facts)
+    decodes = _decodes(facts, step_s)
     shorts = [next(points) for _, points in groupby(decodes, key=lambda point: point.batch)]
     longer = sorted((point for point in decodes if point not in shorts), key=lambda point: point.work_tokens)
     # A slope needs a second context; with those, a short budget is not for nothing.
     second, rest = longer[: len(shorts)], longer[len(shorts) :]
     needed: list[Point] = [*plain, *shorts, *second, ReportPoint()]
-    return Plan((*needed, *_spread(_rides(facts, longest_step), cached, rest)))
+    return Plan((*needed, *_spread(_rides(facts, longest_step), cached, rest)), step_s)
 
 
 def _spread(*kinds: Sequence[Point]) -> list[Point]:
@@ -181,7 +193,7 @@ def _most_at_once(facts: ServerFacts, tokens: int) -> int:
     return max(min(facts.settings.max_running_requests, in_pool), 1)
 
 
-def _decodes(facts: ServerFacts) -> list[DecodePoint]:
+def _decodes(facts: ServerFacts, step_s: float) -> list[DecodePoint]:
     points = []
     for batch in _batches(facts):
         longest = min(
@@ -198,8 +210,18 @@ def _decodes(facts: ServerFacts) -> list[DecodePoint]:
             contexts.add(longest)
         elif short == _SHORT_PROMPT:
             contexts.add(short // 4)
-        points += [DecodePoint(batch, context) for context in sorted(contexts)]
+        points += [_decode_point(facts, batch, context, step_s) for context in sorted(contexts)]
     return points
+
+
+def _decode_point(facts: ServerFacts, batch: int, context: int, step_s: float) -> DecodePoint:
+    """What a request has decoded itself may cost more than its prompt, as it lies among what others decoded: answers
+    are as long as in use where that takes a moment, and next to a context of many times that it would tell nothing."""
+    in_pool = int(_FILLED_SHARE * facts.kv_tokens_capacity / batch) - context
+    steps = min(_LONG_ANSWER, int(_LONG_ANSWER_S / step_s), in_pool)
+    if steps < DECODE_TOKENS or context > 10 * steps:
+        steps = DECODE_TOKENS
+    return DecodePoint(batch, context, max(facts.max_prompt_tokens - steps, 1), steps)
 
 
 def _rides(facts: ServerFacts, longest_step: int) -> list[RidePoint]:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from .samples import DecodeSample, PrefillSample, ReportSample, RideSample, Samp
 __all__ = ["Prober"]
 
 _TOKEN_IDS = (10, 30_000)  # of nearly every vocabulary, without its special tokens
+_WARM_UP_TOKENS = 8
 _SETTLE_S = 0.02
 _RIDERS = 8  # at most, for one sample
 _RIDE_AFTER = 6  # tokens of each decoding request the first prompt is sent
@@ -36,6 +37,7 @@ _RIDE_BEFORE_END = 4  # tokens of any of them the last is sent at the latest
 _PREFILL_SHOTS = 5  # at most, for one sample
 _PREFILL_SHOTS_S = 0.5
 _DECODE_RUNS = 6  # at most, for one sample
+_DECODE_STEPS = 186  # that are enough for one, also where they take less than
 _DECODE_RUNS_S = 1.5
 _REPORTS = 50  # readings kept of one visit
 
@@ -72,10 +74,12 @@ class Prober:
             case ReportPoint():
                 return list(await self._report(point))
 
-    async def warm_up(self) -> None:
-        """First requests are slow: allocators and caches. Theirs is not measured."""
-        for tokens in (16, 256):
-            await asyncio.gather(*(self._client.generate(self._prompt(tokens), 8) for _ in range(2)))
+    async def warm_up(self) -> float:
+        """First requests are slow: allocators and caches. The last tell about how long a decode step of a small batch
+        takes, in seconds."""
+        for tokens in (256, 16):
+            answers = await self._together([tokens] * 2, _WARM_UP_TOKENS)
+        return (answers[0].token_at[-1] - answers[0].sent_at) / _WARM_UP_TOKENS
 
     async def idle_load(self) -> dict[str, Any]:
         """The load report of the server without our requests. Raises ForeignTrafficError if others' are there."""
@@ -134,7 +138,8 @@ class Prober:
         for _ in range(_DECODE_RUNS):
             run = await self._decode_run(point)
             runs += [run] if run else []
-            if sum(run.steps * run.step_s for run in runs) >= _DECODE_RUNS_S:
+            steps = sum(run.steps for run in runs)
+            if steps >= _DECODE_STEPS or sum(run.steps * run.step_s for run in runs) >= _DECODE_RUNS_S:
                 break
         if not runs:
             raise ServerMisbehavedError(
@@ -146,11 +151,11 @@ class Prober:
     async def _decode_run(self, point: DecodePoint) -> DecodeSample | None:
         await self._empty_cache()
         before = await self.idle_load()
-        answers = await self._together(point)
+        prompts = point.prompts()
+        answers = await self._together(prompts, point.steps)
         await asyncio.sleep(_SETTLE_S)
         after = await self.idle_load()
-        arrivals = full_batch_arrivals(answers)
-        gaps = np.diff(arrivals)
+        gaps = np.diff(full_batch_arrivals(answers))
         if len(gaps) < FEWEST_STEPS:
             return None
         client_s = mean_step_s(gaps)
@@ -159,7 +164,7 @@ class Prober:
         server_s = server_step_s(before, after, point.batch)
         return DecodeSample(
             batch=point.batch,
-            context_tokens=point.prompt_tokens + point.steps / 2 + 1,
+            context_tokens=float(np.mean(prompts)) + point.steps / 2 + 1,
             steps=len(gaps),
             step_s=client_s if server_s is None else without_stalls * server_s,
             client_step_s=client_s,
@@ -168,10 +173,10 @@ class Prober:
         )
 
     async def _together(
-        self, point: DecodePoint | RidePoint, on_tokens: Callable[[int], None] | None = None
+        self, prompts: Sequence[int], steps: int, on_tokens: Callable[[int], None] | None = None
     ) -> list[Answer]:
-        prompts = [self._prompt(point.prompt_tokens) for _ in range(point.batch)]
-        return await _all(self._client.generate(prompt, point.steps, on_tokens) for prompt in prompts)
+        fresh = [self._prompt(tokens) for tokens in prompts]
+        return await _all(self._client.generate(prompt, steps, on_tokens) for prompt in fresh)
 
     async def _ride(self, point: RidePoint) -> RideSample:
         await self._empty_cache()
@@ -180,7 +185,8 @@ class Prober:
         sample = ride_sample(point, answers, riders, self._neighbours.meanwhile())
         if sample is None:
             raise ServerMisbehavedError(
-                f"{self._client.url}: no prompt came while {point.batch} requests decoded, or one was always under way"
+                f"{self._client.url}: no prompt came while {point.batch} requests decoded, one was always under way, "
+                "or tokens came two at a time"
             )
         return sample
 
@@ -196,7 +202,7 @@ class Prober:
             if waited_for == 0:
                 begun.set()
 
-        decoding = asyncio.ensure_future(self._together(point, heard))
+        decoding = asyncio.ensure_future(self._together([point.prompt_tokens] * point.batch, point.steps, heard))
         waiting = asyncio.ensure_future(begun.wait())
         riders: list[Rider] = []
         try:
@@ -231,8 +237,11 @@ class Prober:
         return samples
 
 
-async def _all(requests: Any) -> list[Answer]:
-    """All answers; the first failure ends the others."""
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(request) for request in requests]
+async def _all(requests: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
+    """All answers; the first failure ends the others, and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(request) for request in requests]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
     return [task.result() for task in tasks]

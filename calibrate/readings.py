@@ -41,15 +41,17 @@ class Rider:
 
 
 def full_batch_arrivals(answers: list[Answer]) -> Floats:
-    """When the tokens came of the request that began last, while all were running."""
-    last = max(answers, key=lambda answer: answer.token_at[0])
+    """When the tokens came of the request that began last, while all were running. Those of a part that holds several
+    count as evenly spread: it would look like one long step."""
+    last = _began_last(answers)
     end = min(answer.token_at[-1] for answer in answers)
-    arrivals = np.array(last.token_at)
-    # Parts that hold two tokens would look like one long step.
-    single = np.diff(np.array(last.tokens), prepend=0) == 1
-    if not single[1:].all():
-        return np.empty(0)
+    tokens, parts = np.unique(last.tokens, return_index=True)
+    arrivals: Floats = np.interp(np.arange(tokens[0], tokens[-1] + 1), tokens, np.array(last.token_at)[parts])
     return arrivals[arrivals <= end + 1e-4]
+
+
+def _began_last(answers: list[Answer]) -> Answer:
+    return max(answers, key=lambda answer: answer.token_at[0])
 
 
 def mean_step_s(gaps: Floats) -> float:
@@ -140,7 +142,10 @@ def ride_sample(
 ) -> RideSample | None:
     """What the riders among the requests cost them, on average: the time that steps took while one was under way, over
     that of as many others. So what the server does when a prompt arrives counts, and not its prefill step alone. None
-    where no rider came among them, or too few steps were without one."""
+    where no rider came among them, too few steps were without one, or steps cannot be told apart as tokens came two at
+    a time."""
+    if (np.diff(_began_last(answers).tokens) > 1).any():
+        return None
     arrivals = full_batch_arrivals(answers)
     gaps = np.diff(arrivals)
     beside = np.zeros(len(gaps), dtype=np.bool_)

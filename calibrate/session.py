@@ -66,17 +66,11 @@ async def calibrate_server(order: Order, on_progress: Progress, say: Callable[[s
         earlier = file.resume() if order.resume else []
         if not order.resume:
             file.start()
-        with Neighbours(order.url) as neighbours:
-            campaign, prober = _campaign(client, facts, order, earlier, file, neighbours, on_progress, say)
-            try:
-                await prober.idle_load()
-                await prober.warm_up()
-                reserve_s = min(_FIT_SHARE * order.budget_s, _FIT_AT_MOST_S)
-                await campaign.run(order.budget_s - reserve_s - (time.monotonic() - began))
-            except UserError as error:
-                raise _kept(error, campaign, order.folder) from error
-            finally:
-                await _leave(client)
+        say(_facts_line(facts))
+        reserve_s = min(_FIT_SHARE * order.budget_s, _FIT_AT_MOST_S)
+        campaign = await _measured(
+            client, facts, order, earlier, file, began + order.budget_s - reserve_s, on_progress, say
+        )
     session = Session(
         name=order.name or slug(f"{facts.model}-{facts.device}").lower(),
         gpu=order.gpu or (describe_machine() if facts.device == "cpu" else facts.device),
@@ -92,40 +86,53 @@ async def calibrate_server(order: Order, on_progress: Progress, say: Callable[[s
     return Calibration(built, order.folder)
 
 
-def _campaign(
+async def _measured(
     client: SglangClient,
     facts: ServerFacts,
     order: Order,
     earlier: list[Sample],
     file: SampleFile,
-    neighbours: Neighbours,
+    ends_at: float,
     on_progress: Progress,
     say: Callable[[str], None],
-) -> tuple[Campaign, Prober]:
-    plan = make_plan(facts)
-    settings = facts.settings
-    say(
-        f"{facts.model} on SGLang {facts.engine_version} ({facts.device}): {settings.max_running_requests} running "
-        f"requests, {facts.kv_tokens_capacity} KV tokens, context {facts.context_length}"
+) -> Campaign:
+    """The campaign after its end, at ``ends_at`` (``time.monotonic``) at the latest."""
+    samples = earlier
+    with Neighbours(order.url) as neighbours:
+        prober = Prober(
+            client,
+            random.Random(),
+            radix_cache=facts.settings.radix_cache,
+            neighbours=neighbours,
+            allow_busy=order.allow_busy,
+        )
+        try:
+            await prober.idle_load()
+            plan = make_plan(facts, await prober.warm_up())
+            kept = f"; {len(earlier)} samples kept" if earlier else ""
+            say(f"plan: {plan.describe()}; {order.budget_s:.0f} s at most{kept}")
+            campaign = Campaign(plan, prober, earlier, file.append, on_progress)
+            samples = campaign.samples
+            await campaign.run(ends_at - time.monotonic())
+        except UserError as error:
+            raise _kept(error, len(samples), order.folder) from error
+        finally:
+            await _leave(client)
+    return campaign
+
+
+def _facts_line(facts: ServerFacts) -> str:
+    return (
+        f"{facts.model} on SGLang {facts.engine_version} ({facts.device}): {facts.settings.max_running_requests} "
+        f"running requests, {facts.kv_tokens_capacity} KV tokens, context {facts.context_length}"
     )
-    say(
-        f"plan: {plan.describe()}; {order.budget_s:.0f} s at most"
-        + (f"; {len(earlier)} samples kept" if earlier else "")
-    )
-    prober = Prober(
-        client,
-        random.Random(),
-        radix_cache=settings.radix_cache,
-        neighbours=neighbours,
-        allow_busy=order.allow_busy,
-    )
-    return Campaign(plan, prober, earlier, file.append, on_progress), prober
 
 
 def _header(facts: ServerFacts) -> dict[str, object]:
     """What makes samples of one server, measured in one way, and not those of another."""
     return {
         "timed_work": WORK,
+        "decode_prompts": "unequal",
         "model": facts.model,
         "engine_version": facts.engine_version,
         "device": facts.device,
@@ -134,12 +141,12 @@ def _header(facts: ServerFacts) -> dict[str, object]:
     }
 
 
-def _kept(error: UserError, campaign: Campaign, folder: Path) -> UserError:
+def _kept(error: UserError, samples: int, folder: Path) -> UserError:
     """The same failure, and what can be done about it."""
-    if not campaign.samples:
+    if not samples:
         return error
     return type(error)(
-        f"{error}\n{len(campaign.samples)} samples are kept in {folder / 'samples.jsonl'}; go on with --resume {folder}"
+        f"{error}\n{samples} samples are kept in {folder / 'samples.jsonl'}; go on with --resume {folder}"
     )
 
 

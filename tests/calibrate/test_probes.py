@@ -18,6 +18,7 @@ from calibrate.samples import DecodeSample, PrefillSample, RideSample, Sample
 
 STEP_S, SLOW_S, STALL_S, PREFILL_S = 0.01, 0.02, 0.2, 0.05
 STEPS = DECODE_TOKENS - 1
+ONE, TWO = DecodePoint(1, 64, longest_prompt=4000), DecodePoint(2, 64, longest_prompt=4000)
 
 
 class PlannedServer(SglangClient):
@@ -31,6 +32,8 @@ class PlannedServer(SglangClient):
         self._single_s = single_s
         self.prompts: list[int] = []
         """Tokens of those that were answered with one token."""
+        self.decoded: list[int] = []
+        """Tokens of the others' prompts."""
 
     async def load(self) -> dict[str, Any]:
         return {"num_running_reqs": 0, "num_waiting_reqs": 0}
@@ -45,12 +48,13 @@ class PlannedServer(SglangClient):
             self.prompts.append(len(input_ids))
             at = next(self._single_at)
             return Answer(0.0 if self._single_s is None else at - self._single_s, 0.0, 0.0, (at,), (1,), {})
+        self.decoded.append(len(input_ids))
         for tokens in range(1, max_new_tokens + 1):
             if on_tokens is not None:
                 on_tokens(tokens)
                 await asyncio.sleep(0)
         token_at = tuple(accumulate(self._gaps_s, initial=1.0))
-        return Answer(0.0, 0.0, 0.0, token_at, tuple(range(1, max_new_tokens + 1)), {})
+        return Answer(0.0, 0.0, 0.0, token_at, tuple(range(1, len(token_at) + 1)), {})
 
 
 def visit(server: PlannedServer, point: Point) -> Sample:
@@ -59,14 +63,22 @@ def visit(server: PlannedServer, point: Point) -> Sample:
         return asyncio.run(prober.take(point))[0]
 
 
+def test_warming_up_tells_about_how_long_a_step_takes() -> None:
+    server = PlannedServer([STEP_S] * 7)
+    with Neighbours(server.url) as neighbours:
+        prober = Prober(server, random.Random(0), radix_cache=True, neighbours=neighbours)
+        # The first token of a planned answer comes after a second.
+        assert asyncio.run(prober.warm_up()) == pytest.approx((1.0 + 7 * STEP_S) / 8)
+
+
 def test_a_decode_step_is_the_mean_of_fast_and_slow_ones() -> None:
-    sample = visit(PlannedServer([STEP_S] * (STEPS - 8) + [SLOW_S] * 8), DecodePoint(2, 64))
+    sample = visit(PlannedServer([STEP_S] * (STEPS - 8) + [SLOW_S] * 8), TWO)
     assert isinstance(sample, DecodeSample)
     assert sample.step_s == pytest.approx((STEP_S * (STEPS - 8) + SLOW_S * 8) / STEPS)
 
 
 def test_a_stall_is_no_step() -> None:
-    sample = visit(PlannedServer([STEP_S] * (STEPS - 1) + [STALL_S]), DecodePoint(2, 64))
+    sample = visit(PlannedServer([STEP_S] * (STEPS - 1) + [STALL_S]), TWO)
     assert isinstance(sample, DecodeSample)
     assert sample.step_s == pytest.approx(STEP_S)
 
@@ -80,30 +92,57 @@ def test_a_short_decode_point_is_the_mean_of_a_few_runs(step_s: float, runs: int
             self._gaps_s = [1.01 * gap_s for gap_s in self._gaps_s]
             return await super().generate(*args)
 
-    sample = visit(Slower([step_s] * STEPS), DecodePoint(1, 64))
+    sample = visit(Slower([step_s] * STEPS), ONE)
     assert isinstance(sample, DecodeSample)
     assert sample.steps == runs * STEPS
     assert sample.step_s == pytest.approx(step_s * sum(1.01 ** (run + 1) for run in range(runs)) / runs)
 
 
 class TwoAtATime(PlannedServer):
-    """Its first ``lost`` answers have a part that holds two tokens."""
-
-    def __init__(self, lost: int) -> None:
-        super().__init__([STEP_S] * STEPS)
-        self._lost = lost
+    """Every third token of its answers comes with the next one."""
 
     async def generate(self, *args: Any) -> Answer:
-        answer, self._lost = await super().generate(*args), self._lost - 1
-        return replace(answer, tokens=(*answer.tokens[:-1], answer.tokens[-1] + 1)) if self._lost >= 0 else answer
+        answer = await super().generate(*args)
+        parts = [part for part in range(len(answer.tokens)) if part % 3 != 1]
+        return replace(
+            answer,
+            token_at=tuple(answer.token_at[part] for part in parts),
+            tokens=tuple(answer.tokens[part] for part in parts),
+        )
 
 
-def test_a_run_whose_tokens_came_two_at_a_time_is_lost_and_not_the_visit() -> None:
-    sample = visit(TwoAtATime(1), DecodePoint(1, 64))
+def test_tokens_that_come_two_at_a_time_took_a_step_each() -> None:
+    sample = visit(TwoAtATime([STEP_S] * STEPS), ONE)
     assert isinstance(sample, DecodeSample)
     assert (sample.steps, sample.step_s) == (5 * STEPS, pytest.approx(STEP_S))
-    with pytest.raises(ServerMisbehavedError, match="1 requests of 64 tokens did not run together for 16 steps"):
-        visit(TwoAtATime(6), DecodePoint(1, 64))
+
+
+def test_a_ride_whose_steps_cannot_be_told_apart_is_refused() -> None:
+    rider_at = 1.0 + 16 * STEP_S
+    point = RidePoint(2, 64, 32, 32)
+    visit(PlannedServer([STEP_S] * (RIDE_TOKENS - 1), rider_at, single_s=0.0), point)
+    with pytest.raises(ServerMisbehavedError, match="tokens came two at a time"):
+        visit(TwoAtATime([STEP_S] * (RIDE_TOKENS - 1), rider_at, single_s=0.0), point)
+
+
+def test_requests_that_did_not_run_together_are_refused() -> None:
+    class OneAfterTheOther(PlannedServer):
+        async def generate(self, *args: Any) -> Answer:
+            answer = await super().generate(*args)
+            self._began_s = getattr(self, "_began_s", 0.0) + 1.0
+            return replace(answer, token_at=tuple(at + self._began_s for at in answer.token_at))
+
+    with pytest.raises(ServerMisbehavedError, match="2 requests of 64 tokens did not run together for 16 steps"):
+        visit(OneAfterTheOther([STEP_S] * STEPS), TWO)
+
+
+def test_decode_prompts_are_unequal_and_their_mean_is_the_context() -> None:
+    point = DecodePoint(4, 200, longest_prompt=300)
+    server = PlannedServer([STEP_S] * STEPS)
+    sample = visit(server, point)
+    assert isinstance(sample, DecodeSample)
+    assert server.decoded[:4] == point.prompts()
+    assert sample.context_tokens == pytest.approx(sum(point.prompts()) / 4 + DECODE_TOKENS / 2 + 1)
 
 
 def test_a_rides_extra_time_is_against_the_mean_of_the_other_steps() -> None:

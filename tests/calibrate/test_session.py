@@ -5,17 +5,20 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.fake_sglang import FakeSglang
 
 from calibrate.errors import ForeignTrafficError, RefusedError, ServerGoneError
-from calibrate.plan import make_plan
+from calibrate.plan import DECODE_TOKENS, DecodePoint, PrefillPoint, ReportPoint, RidePoint, make_plan
 from calibrate.samples import read_samples
 from calibrate.server_facts import ServerFacts
 from calibrate.session import Calibration, Order, calibrate_server
 from simcore.errors import UserError
 from simcore.launch import SchedulerSettings
 from simcore.profile import ServiceProfile
+
+STEP_S = 0.01
 
 
 def calibrate(
@@ -57,6 +60,11 @@ def test_a_failure_keeps_the_samples_and_resume_goes_on(tmp_path: Path, fault: s
     _, samples = read_samples(tmp_path / "samples.jsonl")
     assert samples[: len(kept)] == kept
     assert len(samples) > len(kept)
+
+
+def test_a_server_that_dies_before_the_first_sample_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ServerGoneError, match=r"the connection broke|closed the stream"):
+        calibrate(FakeSglang(fault="die", fault_at=1), tmp_path)
 
 
 def test_resume_refuses_samples_of_another_server(tmp_path: Path) -> None:
@@ -109,27 +117,23 @@ def facts(**settings: object) -> ServerFacts:
 
 
 def test_the_plan_stays_within_the_servers_limits() -> None:
-    from calibrate.plan import DECODE_TOKENS, DecodePoint, PrefillPoint, RidePoint
-
-    plan = make_plan(facts())
+    plan = make_plan(facts(), STEP_S)
     decodes = [point for point in plan.points if isinstance(point, DecodePoint)]
     assert {point.batch for point in decodes} == {1, 2, 3, 4, 8, 16}
-    assert all(point.batch * (point.prompt_tokens + DECODE_TOKENS) < 0.9 * 65_536 for point in decodes)
+    assert all(point.batch * (point.prompt_tokens + point.steps) < 0.9 * 65_536 for point in decodes)
     assert all(len({p.prompt_tokens for p in decodes if p.batch == batch}) > 1 for batch in (1, 16))
     prefills = [point for point in plan.points if isinstance(point, PrefillPoint)]
     assert max(point.new_tokens for point in prefills) < 2048
     assert {point.cached_tokens > 0 for point in prefills} == {True, False}
     assert all(point.batch < 16 for point in plan.points if isinstance(point, RidePoint))
-    without = make_plan(facts(radix_cache=False))
+    without = make_plan(facts(radix_cache=False), STEP_S)
     assert not [point for point in without.points if isinstance(point, PrefillPoint) and point.cached_tokens]
-    tiny = make_plan(facts(max_running_requests=1))
+    tiny = make_plan(facts(max_running_requests=1), STEP_S)
     assert not [point for point in tiny.points if isinstance(point, RidePoint)]
 
 
 def test_what_a_fit_needs_comes_first_and_no_kind_is_measured_all_at_once_after_it() -> None:
-    from calibrate.plan import DecodePoint, PrefillPoint, ReportPoint, RidePoint
-
-    points = make_plan(facts()).points
+    points = make_plan(facts(), STEP_S).points
     needed = next(index for index, point in enumerate(points) if isinstance(point, ReportPoint))
     assert not any(isinstance(point, RidePoint) for point in points[:needed])
     decodes = [point for point in points[:needed] if isinstance(point, DecodePoint)]
@@ -143,10 +147,40 @@ def test_what_a_fit_needs_comes_first_and_no_kind_is_measured_all_at_once_after_
 
 
 def test_a_tiny_pool_is_filled_with_shorter_prompts() -> None:
-    from calibrate.plan import DecodePoint, RidePoint
-
-    plan = make_plan(replace(facts(), kv_tokens_capacity=768))
+    plan = make_plan(replace(facts(), kv_tokens_capacity=768), STEP_S)
     decodes = [point for point in plan.points if isinstance(point, DecodePoint)]
     assert {point.batch for point in decodes} == {1, 2, 3, 4, 8, 16}
     rides = [point for point in plan.points if isinstance(point, RidePoint)]
     assert all(point.batch * (point.prompt_tokens + point.steps) < 768 for point in [*decodes, *rides])
+
+
+def test_decode_prompts_are_as_unequal_as_those_of_an_exponential_distribution() -> None:
+    prompts = np.array(DecodePoint(100, 1000, longest_prompt=10_000).prompts())
+    assert prompts.mean() == pytest.approx(1000, abs=1)
+    assert prompts.std() == pytest.approx(1000, rel=0.07)
+    assert np.quantile(prompts, 0.5) == pytest.approx(1000 * np.log(2), rel=0.02)
+    assert DecodePoint(1, 64, longest_prompt=4000).prompts() == [64]
+
+
+def test_no_decode_prompt_is_empty_or_longer_than_the_server_takes() -> None:
+    decodes = [point for point in make_plan(facts(), STEP_S).points if isinstance(point, DecodePoint)]
+    prompts = [tokens for point in decodes for tokens in point.prompts()]
+    assert min(prompts) >= 1
+    assert max(point.prompts()[-1] + point.steps for point in decodes) <= 4089
+    assert max(prompts) > 3500
+
+
+def test_answers_are_long_where_they_take_a_moment_and_are_much_of_the_context() -> None:
+    def steps(step_s: float, kv_tokens: int = 65_536) -> dict[int, set[int]]:
+        plan = make_plan(replace(facts(), kv_tokens_capacity=kv_tokens), step_s)
+        found: dict[int, set[int]] = {}
+        for point in plan.points:
+            if isinstance(point, DecodePoint):
+                found.setdefault(point.batch, set()).add(point.steps)
+        return found
+
+    assert steps(0.01)[1] == {129, DECODE_TOKENS}
+    assert steps(0.02)[1] == {100, DECODE_TOKENS}
+    assert steps(0.06)[1] == {DECODE_TOKENS}
+    # 16 of 64 tokens and 129 more do not fit into 80% of the pool, of 16 tokens they do.
+    assert steps(0.01, kv_tokens=3000)[16] == {150 - 64, 129}

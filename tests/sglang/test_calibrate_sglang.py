@@ -84,7 +84,7 @@ async def _samples_agree_with_the_server(client: SglangClient, url: str) -> None
     with Neighbours(url) as neighbours:
         prober = Prober(client, random.Random(1), radix_cache=True, neighbours=neighbours)
         await prober.warm_up()
-        (decode,) = await prober.take(DecodePoint(batch=4, prompt_tokens=64))
+        (decode,) = await prober.take(DecodePoint(batch=4, prompt_tokens=64, longest_prompt=512))
         (cached,) = await prober.take(PrefillPoint(new_tokens=64, cached_tokens=512, fewest_tokens=64))
     assert isinstance(decode, DecodeSample)
     assert decode.client_step_s == pytest.approx(decode.step_s, rel=0.1)
@@ -104,7 +104,7 @@ async def _others_are_noticed(client: SglangClient, url: str) -> None:
             traffic = asyncio.create_task(other.generate(list(range(100, 200)), 3000))
             await asyncio.sleep(0.3)
             with pytest.raises(ForeignTrafficError, match="--allow-busy"):
-                await prober.take(DecodePoint(batch=1, prompt_tokens=64))
+                await prober.take(DecodePoint(batch=1, prompt_tokens=64, longest_prompt=64))
             await other.abort_ours()
             with pytest.raises(RefusedError, match="abort"):
                 await traffic
