@@ -133,7 +133,7 @@ class Prober:
         return prefill_sample(point, new_tokens + point.cached_tokens - cached, answer, cached, busy_s)
 
     async def _decode(self, point: DecodePoint) -> DecodeSample:
-        """The mean of a few where it is short, as with prefills. A run is lost where tokens came two at a time."""
+        """The mean of a few where it is short, as with prefills. A run is lost whose requests were not together."""
         runs: list[DecodeSample] = []
         for _ in range(_DECODE_RUNS):
             run = await self._decode_run(point)

@@ -59,7 +59,7 @@ def test_calibration_and_closed_loop_take_turns(tmp_path: Path, monkeypatch: pyt
 
     async def run() -> list[Outcome]:
         async with FakeSglang().serving() as url:
-            return await in_turns(url, tmp_path, 3, 3.0, [(1, 4), (2, 8)])
+            return await in_turns(url, tmp_path, 3, 5.0, [(1, 4), (2, 8)])
 
     monkeypatch.setattr(closed_loop, "_drive_all", drive)
     outcomes = asyncio.run(run())

@@ -98,6 +98,12 @@ def test_a_short_decode_point_is_the_mean_of_a_few_runs(step_s: float, runs: int
     assert sample.step_s == pytest.approx(step_s * sum(1.01 ** (run + 1) for run in range(runs)) / runs)
 
 
+def test_two_runs_of_long_answers_are_enough() -> None:
+    sample = visit(PlannedServer([0.002] * 128), DecodePoint(1, 64, longest_prompt=4000, steps=129))
+    assert isinstance(sample, DecodeSample)
+    assert sample.steps == 2 * 128
+
+
 class TwoAtATime(PlannedServer):
     """Every third token of its answers comes with the next one."""
 
