@@ -20,7 +20,7 @@ TOO_MUCH_STOLEN = 0.1
 _CALM_POLL_S = 0.25
 _CALM_WAIT_S = 2.0
 _CALM_SHARE = 0.15  # of all time since the start that may be spent on waiting
-_PACE_OVER_S = 3.0
+_PACE_OVER_S = 1.0
 """At least: over less, the pieces of work scatter more than the pace changes."""
 
 
@@ -93,7 +93,7 @@ class Neighbours(ExitStack):
         self._mark = self._now() if self.can_see else None
 
     def meanwhile(self) -> Meanwhile:
-        """Since ``start``, the pace over 3 s at least; 0 and None where that cannot be seen."""
+        """Since ``start``, the pace over 1 s at least; 0 and None where that cannot be seen."""
         found = Meanwhile() if self._mark is None else self._since(self._mark)
         self._were_calm = found.calm
         return found

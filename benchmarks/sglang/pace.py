@@ -21,8 +21,6 @@ from calibrate.pace import PaceMeter, Timed, typical_work_s
 
 _SPELL_S = 1.0
 """Times in which the host has a fifth of the machine's time for others last for some seconds."""
-_AROUND_S = 1.0
-"""Before a spell and after it, the pieces of work tell of it too: as many as beside a calibration's sample."""
 _COLUMNS = ("at", "core", "work_s", "stolen_s", "cores_s")
 """``stolen_s`` of ``cores_s`` is what the machine's host had for others (steal), since the machine began, all cores."""
 
@@ -59,20 +57,17 @@ class PaceLog(ExitStack):
         """What it was then (Unix time), since ``start``. Raises ValueError where nothing was measured."""
         rows = pd.read_csv(self._file)
         rows["at"] -= start
-        work_s = _work_s(rows, 0, end - start)
+        rows = rows[rows["at"].between(0, end - start)]
+        work_s = _work_s(rows)
         if work_s is None:
             raise ValueError(f"no pace was measured: {start} to {end}")
-        meanwhile = rows[rows["at"].between(0, end - start)]
-        begun = meanwhile.groupby(meanwhile["at"] // _SPELL_S * _SPELL_S)[["stolen_s", "cores_s"]].first()
+        by_spell = rows.groupby(rows["at"] // _SPELL_S * _SPELL_S)
+        begun = by_spell[["stolen_s", "cores_s"]].first()
         until_next = begun.diff().shift(-1).iloc[:-1]
         stolen = (until_next["stolen_s"] / until_next["cores_s"]).round(4)
-        return RunPace(work_s, tuple(Spell(at_s, share, _around(rows, at_s)) for at_s, share in stolen.items()))
+        spells = (Spell(at_s, share, _work_s(by_spell.get_group(at_s))) for at_s, share in stolen.items())
+        return RunPace(work_s, tuple(spells))
 
 
-def _around(rows: pd.DataFrame, at_s: float) -> float | None:
-    return _work_s(rows, at_s - _AROUND_S, at_s + _SPELL_S + _AROUND_S)
-
-
-def _work_s(rows: pd.DataFrame, start: float, end: float) -> float | None:
-    found = rows[rows["at"].between(start, end)]
-    return typical_work_s(Timed(row.at, row.core, row.work_s) for row in found.itertuples())
+def _work_s(rows: pd.DataFrame) -> float | None:
+    return typical_work_s(Timed(row.at, row.core, row.work_s) for row in rows.itertuples())

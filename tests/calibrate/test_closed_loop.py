@@ -8,23 +8,25 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from support.fake_sglang import FakeSglang
+from support.profiles import calibrated_beside
 
 from calibrate import closed_loop
 from calibrate.closed_loop import Load, Outcome, closed_loop_scenario, in_turns, main, simulated
 from calibrate.pace import WORK
 from calibrate.samples import read_samples
-from simcore.profile import ServiceProfile
 from simcore.profile_measurement import Host, Pace, Steal
 
 PROFILE = Path(__file__).parents[2] / "scenarios/profiles/sglang-cpu-tiny.json"
 
 
 def test_what_was_measured_is_simulated_again(tmp_path: Path) -> None:
-    found = simulated(closed_loop_scenario(PROFILE, 2, 6))
+    profile = tmp_path / "profile.json"
+    profile.write_text(calibrated_beside(None).to_json())
+    found = simulated(closed_loop_scenario(profile, 2, 6))
     measured = {"tpot_s": found.tpot_s / 1.1, "ttft_s": found.ttft_s, "throughput_tps": found.throughput_tps}
     table, out = tmp_path / "table.json", tmp_path / "again.json"
     table.write_text(json.dumps([{"concurrency": 2, "requests": 6, "measured": measured}]))
-    words = ["--measured", str(table), "--profile", str(PROFILE), "--out", str(out)]
+    words = ["--measured", str(table), "--profile", str(profile), "--out", str(out)]
     done = CliRunner().invoke(main, words, catch_exceptions=False)
     assert done.exit_code == 0
     (row,) = json.loads(out.read_text())
@@ -33,12 +35,10 @@ def test_what_was_measured_is_simulated_again(tmp_path: Path) -> None:
 
 
 def test_a_loop_is_simulated_on_a_machine_as_it_was_meanwhile(tmp_path: Path) -> None:
-    profile = ServiceProfile.load(PROFILE.name, PROFILE.parent)
-    assert profile.measurement is not None
     host = Host(steal=Steal(mean=0.02, cost=2.0), pace=Pace(work_s=0.001, work=WORK, decode_cost=0.5, prefill_cost=0.5))
-    measurement = profile.measurement.model_copy(update={"host": host})
+    profile = calibrated_beside(host)
     known, table, out = tmp_path / "known.json", tmp_path / "table.json", tmp_path / "again.json"
-    known.write_text(profile.model_copy(update={"measurement": measurement}).to_json())
+    known.write_text(profile.to_json())
     measured = {"tpot_s": 0.01, "ttft_s": 0.1, "throughput_tps": 100.0, "stolen": 0.12, "work_s": 0.00121}
     table.write_text(json.dumps([{"concurrency": 2, "requests": 6, "measured": measured}]))
     words = ["--measured", str(table), "--profile", str(known), "--out", str(out)]

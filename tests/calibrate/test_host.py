@@ -2,10 +2,10 @@
 
 import itertools
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from support.profiles import calibrated_beside
 
 from calibrate.fit_samples import Fitted, fit_all
 from calibrate.host import Spell, beside, find_host
@@ -118,11 +118,10 @@ def test_a_step_is_as_long_as_in_the_profile_at_its_pace_and_rises_with_a_power_
 
 
 def test_a_profile_on_a_machine_as_it_was_then_has_as_much_longer_steps_from_the_start() -> None:
-    profile = ServiceProfile.load("sglang-cpu-tiny", Path())
-    assert profile.measurement is not None
-    assert beside(profile, [Spell(0.0, 0.3, 0.003)]) == profile
+    unseen = calibrated_beside(None)
+    assert beside(unseen, [Spell(0.0, 0.3, 0.003)]) == unseen
     host = Host(steal=Steal(mean=0.0, cost=3.0), pace=Pace(work_s=0.002, work=WORK, decode_cost=1.0, prefill_cost=0.0))
-    known = profile.model_copy(update={"measurement": profile.measurement.model_copy(update={"host": host})})
+    known = calibrated_beside(host)
     found = beside(known, [Spell(0.0, 0.1, 0.003)])
     (slowdown,) = found.slowdowns
     assert (slowdown.at_s, slowdown.decode, slowdown.prefill) == pytest.approx((0.0, 1.95, 1.3))
@@ -130,24 +129,19 @@ def test_a_profile_on_a_machine_as_it_was_then_has_as_much_longer_steps_from_the
 
 
 def test_a_pace_that_other_work_told_is_refused() -> None:
-    profile = ServiceProfile.load("sglang-cpu-tiny", Path())
-    assert profile.measurement is not None
     pace = Pace(work_s=0.001, work=WORK - 1, decode_cost=0.0, prefill_cost=0.0)
     host = Host(steal=Steal(mean=0.0, cost=1.0), pace=pace)
-    known = profile.model_copy(update={"measurement": profile.measurement.model_copy(update={"host": host})})
+    known = calibrated_beside(host)
     with pytest.raises(UserError, match="other work told the machine's pace beside it; calibrate anew"):
         beside(known, [Spell(0.0, 0.1, 0.003)])
 
 
 def test_a_profile_follows_pace_and_what_is_stolen_second_by_second() -> None:
-    profile = ServiceProfile.load("sglang-cpu-tiny", Path())
     spells = (Spell(0.0, 0.02, 0.0011), Spell(1.0, 0.12, 0.0012))
-    assert beside(profile, spells) == profile
-    measurement = profile.measurement
-    assert measurement is not None
+    unseen = calibrated_beside(None)
+    assert beside(unseen, spells) == unseen
     host = Host(steal=Steal(mean=0.02, cost=0.9), pace=Pace(work_s=0.001, work=WORK, decode_cost=1.0, prefill_cost=1.0))
-    known = profile.model_copy(update={"measurement": measurement.model_copy(update={"host": host})})
-    found = beside(known, spells)
+    found = beside(calibrated_beside(host), spells)
     longer = 1.2 * host.steal.factor(0.12)
     assert [(one.at_s, one.decode, one.prefill) for one in found.slowdowns] == [
         (0.0, pytest.approx(1.1), pytest.approx(1.1)),

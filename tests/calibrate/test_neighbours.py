@@ -112,20 +112,20 @@ class Meter(nullcontext[None]):
         Meter.tell = on_timed
 
 
-def test_the_pace_is_that_of_the_sample_and_of_three_seconds_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pace_is_that_of_the_sample_and_of_one_second_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(neighbours, "_server_tree", lambda _: [psutil.Process()])
     monkeypatch.setattr(neighbours, "PaceMeter", Meter)
     monkeypatch.setattr(neighbours.time, "time", lambda: now)
     with Neighbours("http://127.0.0.1:1") as watching:
-        Meter.tell(Timed(96.0, 0, 0.009))
-        Meter.tell(Timed(98.0, 0, 0.001))
+        Meter.tell(Timed(98.6, 0, 0.009))
+        Meter.tell(Timed(99.4, 0, 0.001))
         watching.start()
         assert watching.meanwhile().work_s == pytest.approx(0.001)
-        now = 101.5
-        Meter.tell(Timed(100.5, 0, 0.003))
-        Meter.tell(Timed(101.0, 1, 0.004))
-        # What is more than 3 s ago no longer counts; the mean over cores of their medians.
+        now = 100.5
+        Meter.tell(Timed(100.1, 0, 0.003))
+        Meter.tell(Timed(100.3, 1, 0.004))
+        # What is more than 1 s ago no longer counts; the mean over cores of their means.
         assert watching.meanwhile().work_s == pytest.approx(0.0035)
         now = 130.0
         Meter.tell(Timed(129.0, 0, 0.005))

@@ -44,6 +44,13 @@ def test_where_threads_cannot_be_moved_there_is_one_core(monkeypatch: pytest.Mon
 
 
 def test_a_core_with_a_neighbour_counts_as_much_as_one_without() -> None:
-    timed = [Timed(float(at), at % 2, 0.003 if at % 2 else 0.001) for at in range(8)]
-    assert typical_work_s([*timed, Timed(8.0, 0, 0.5)]) == pytest.approx(0.002)
+    timed = [Timed(float(at), at % 2, 0.003 if at % 2 else 0.001) for at in range(24)]
+    # One that was interrupted does not count.
+    assert typical_work_s([*timed, Timed(24.0, 0, 0.5)]) == pytest.approx(0.002)
     assert typical_work_s([]) is None
+
+
+def test_a_pace_of_a_quarter_of_the_time_counts_a_quarter() -> None:
+    timed = [Timed(float(at), 0, 0.002 if at % 4 == 0 else 0.001) for at in range(80)]
+    # As in the mean over as many short spells, of which each has one pace; a tenth at either end is left out.
+    assert typical_work_s(timed) == pytest.approx((52 * 0.001 + 12 * 0.002) / 64)

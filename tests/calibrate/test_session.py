@@ -10,6 +10,7 @@ import pytest
 from support.fake_sglang import FakeSglang
 
 from calibrate.errors import ForeignTrafficError, RefusedError, ServerGoneError
+from calibrate.pace import WORK
 from calibrate.plan import DECODE_TOKENS, DecodePoint, PrefillPoint, ReportPoint, RidePoint, make_plan
 from calibrate.samples import read_samples
 from calibrate.server_facts import ServerFacts
@@ -80,9 +81,9 @@ def test_resume_refuses_samples_beside_which_other_work_told_the_pace(tmp_path: 
     with pytest.raises(ServerGoneError):
         calibrate(FakeSglang(fault="die", fault_at=40), tmp_path, budget_s=60)
     header, *samples = (tmp_path / "samples.jsonl").read_text().splitlines()
-    other = json.dumps({**json.loads(header), "timed_work": 1})
+    other = json.dumps({**json.loads(header), "timed_work": WORK - 1})
     (tmp_path / "samples.jsonl").write_text("\n".join([other, *samples]) + "\n")
-    with pytest.raises(UserError, match="or in another way: timed_work was 1, now it is 2"):
+    with pytest.raises(UserError, match=f"or in another way: timed_work was {WORK - 1}, now it is {WORK}"):
         calibrate(FakeSglang(), tmp_path, resume=True)
 
 

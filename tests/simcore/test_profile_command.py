@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.profiles import calibrated_beside
 
 from simcore.profile import ServiceProfile
 from simcore.profile_comparison import compare_profiles, implausibilities
@@ -13,7 +14,7 @@ from simcore.step_time import StepTimes
 from simroute import main
 
 H100 = ServiceProfile.load("llama-3.1-8b-h100", Path())
-CALIBRATED = ServiceProfile.load("sglang-cpu-tiny", Path())
+CALIBRATED = calibrated_beside(None)
 
 
 def run(*arguments: str) -> str:
