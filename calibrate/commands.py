@@ -152,7 +152,7 @@ async def _launch(
 
 def _show(calibration: Calibration) -> None:
     table = Table(box=None, pad_edge=False)
-    for heading in ("steps", "samples", "mean error", "largest", "held-back fifth", "95% interval"):
+    for heading in ("steps", "samples", "mean error", "largest", "held back", "95% interval"):
         table.add_column(heading)
     for row in error_rows(calibration.built):
         table.add_row(*row)

@@ -1,7 +1,8 @@
 """From a calibration's raw samples to coefficients, with what they leave unexplained.
 
-The profile's coefficients are fitted to all samples. How well the model does on samples it has not seen is told by a
-second fit, to four fifths of them, scored on the fifth held back. Confidence is a bootstrap within the points.
+The profile's coefficients are fitted to all samples. How well the model does on samples it has not seen is told by
+five more fits, each to four fifths of them and scored on the fifth held back (cross-validation). Confidence is a
+bootstrap within the points.
 """
 
 from collections.abc import Sequence
@@ -38,11 +39,14 @@ from .fit import (
 from .host import evened, find_host
 from .neighbours import TOO_MUCH_CORES
 from .samples import DecodeSample, PrefillSample, RideSample
-from .split import Split, hold_back, resample
+from .split import Split, fifths, resample
 
 __all__ = ["Fitted", "fit_all", "ride_extra_s"]
 
 Floats = npt.NDArray[np.float64]
+
+_Compared = dict[str, tuple[Floats, Floats]]
+"""By term: what a fit says of samples, and the samples, seconds."""
 
 _SEED = 5
 _BOOTSTRAPS = 40
@@ -51,7 +55,7 @@ _NORMAL_95 = 1.96
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """``residuals`` of the fit to all samples on all, ``held_back`` of the fit to four fifths on the rest."""
+    """``residuals`` of the fit to all samples on all, ``held_back`` of fits to four fifths on the rest."""
 
     steps: StepCoefficients
     requests: RequestOverheads
@@ -81,15 +85,14 @@ def fit_all(split: Split, *, mixed_chunk: bool) -> Fitted:
     """Fit, score and judge. Raises UserError where there are too few samples for a fit."""
     _check_enough(split)
     rng = np.random.default_rng(_SEED)
-    training, rest = hold_back(split, rng)
-    blind, blind_host = _fit_evened(training, mixed_chunk)
+    held_back = [_blind(training, rest, mixed_chunk) for training, rest in fifths(split, rng)]
     fit, host = _fit_evened(split, mixed_chunk)
     even = evened(split, host)
     return Fitted(
         steps=fit.coefficients(),
         requests=_requests(split.prefill, fit.scheduling_s),
-        residuals=_score(even, fit, mixed_chunk),
-        held_back=_score(evened(rest, blind_host), blind, mixed_chunk),
+        residuals=_residuals([_compare(even, fit, mixed_chunk)]),
+        held_back=_residuals(held_back),
         confidence=_confidence(even, fit, rng),
         prefill_scheduling_s=fit.scheduling_s,
         host=host,
@@ -113,6 +116,11 @@ def _fit_evened(split: Split, mixed_chunk: bool) -> tuple[_Fit, Host | None]:
     fit = _fit_steps(split, mixed_chunk)
     host = find_host(split, lambda even: _fitted_s(even, fit))
     return fit if host is None else _fit_steps(evened(split, host), mixed_chunk), host
+
+
+def _blind(training: Split, rest: Split, mixed_chunk: bool) -> _Compared:
+    fit, host = _fit_evened(training, mixed_chunk)
+    return _compare(evened(rest, host), fit, mixed_chunk)
 
 
 def _fit_like(fit: _Fit, split: Split) -> tuple[DecodeSteps, PrefillSteps]:
@@ -198,23 +206,32 @@ def ride_extra_s(sample: RideSample, steps: StepCoefficients, *, mixed_chunk: bo
     return known + steps.mixed.decode_context_ratio * context_s - sample.decode_step_s
 
 
-def _score(split: Split, fit: _Fit, mixed_chunk: bool) -> Residuals:
+def _compare(split: Split, fit: _Fit, mixed_chunk: bool) -> _Compared:
     """Prefill steps on an idle server are without the scheduling around them."""
     alone = fit.prefill.model_copy(update={"base_s": fit.prefill.base_s - fit.scheduling_s})
-    found: dict[str, Residual | None] = {"decode": None, "prefill": None, "mixed": None}
+    found: _Compared = {}
     if split.decode:
         decodes = _decode_arrays(split.decode)
-        found["decode"] = residual(decode_step_s(fit.decode, decodes), decodes.step_s)
+        found["decode"] = decode_step_s(fit.decode, decodes), decodes.step_s
     if split.prefill:
         prefills = _prefill_arrays(split.prefill)
-        found["prefill"] = residual(prefill_step_s(alone, prefills), prefills.step_s)
+        found["prefill"] = prefill_step_s(alone, prefills), prefills.step_s
     if split.ride:
         steps = fit.coefficients()
         model = np.array([ride_extra_s(sample, steps, mixed_chunk=mixed_chunk) for sample in split.ride])
         gaps = np.array([sample.decode_step_s for sample in split.ride])
         extra = np.array([sample.extra_s for sample in split.ride])
         # Relative to the whole gap that the requests see.
-        found["mixed"] = residual(model + gaps, extra + gaps)
+        found["mixed"] = model + gaps, extra + gaps
+    return found
+
+
+def _residuals(fits: Sequence[_Compared]) -> Residuals:
+    """Of all of them together."""
+    found: dict[str, Residual | None] = {}
+    for term in ("decode", "prefill", "mixed"):
+        pairs = [compared[term] for compared in fits if term in compared]
+        found[term] = residual(*map(np.concatenate, zip(*pairs, strict=True))) if pairs else None
     return Residuals.model_validate(found)
 
 

@@ -28,7 +28,7 @@ def calibration_page(built: Built, plots: Mapping[str, str], command: str) -> st
 
 
 def error_rows(built: Built) -> list[tuple[str, ...]]:
-    """A row a kind of step: samples, mean and largest error, mean error on the held-back fifth, half interval."""
+    """A row a kind of step: samples, mean and largest error, mean error on samples held back, half interval."""
     rows: list[tuple[str, ...]] = []
     for term in ("decode", "prefill", "mixed"):
         found = getattr(built.fitted.residuals, term)

@@ -1,8 +1,9 @@
 """A calibration's samples by kind: those that count, those held back for scoring, and draws for a bootstrap."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import TypeVar
 
 import numpy as np
@@ -10,9 +11,9 @@ import numpy as np
 from .neighbours import TOO_MUCH_CORES, TOO_MUCH_STOLEN, Meanwhile
 from .samples import DecodeSample, PrefillSample, RideSample, Sample
 
-__all__ = ["Split", "hold_back", "resample", "split_samples", "was_disturbed"]
+__all__ = ["Split", "fifths", "resample", "split_samples", "was_disturbed"]
 
-_HELD_BACK = 5  # one in so many
+_FOLDS = 5
 
 _S = TypeVar("_S", DecodeSample, PrefillSample, RideSample)
 
@@ -64,25 +65,34 @@ def _disturbance(sample: _S) -> float:
     return max(sample.others_cores / TOO_MUCH_CORES, sample.stolen / TOO_MUCH_STOLEN)
 
 
-def hold_back(split: Split, rng: np.random.Generator) -> tuple[Split, Split]:
-    """Four fifths to fit to, and a fifth of each kind to score, of points that keep another sample."""
-    decode = _choose(split.decode, rng)
-    prefill = _choose(split.prefill, rng)
-    ride = _choose(split.ride, rng)
-    training = Split(tuple(decode[0]), tuple(prefill[0]), tuple(ride[0]), left_out=0)
-    return training, Split(tuple(decode[1]), tuple(prefill[1]), tuple(ride[1]), left_out=0)
+def fifths(split: Split, rng: np.random.Generator) -> Iterator[tuple[Split, Split]]:
+    """Four fifths to fit to and a fifth to score, five times: each sample is held back once, but for a point's only
+    one. A single fifth of a short calibration is four to eight samples of a kind, and their luck."""
+    of_kinds = _fold_of(split.decode, rng), _fold_of(split.prefill, rng), _fold_of(split.ride, rng)
+    for fold in range(_FOLDS):
+        out = [[of == fold for of in of_kind] for of_kind in of_kinds]
+        yield _chosen(split, [[not held for held in kind] for kind in out]), _chosen(split, out)
 
 
-def _choose(samples: Sequence[_S], rng: np.random.Generator) -> tuple[list[_S], list[_S]]:
-    wanted = len(samples) // _HELD_BACK
-    left = Counter(sample.point for sample in samples)
-    held: set[int] = set()
-    for index in rng.permutation(len(samples)).tolist():
-        if len(held) < wanted and left[samples[index].point] > 1:
-            left[samples[index].point] -= 1
-            held.add(index)
-    keep = [sample for index, sample in enumerate(samples) if index not in held]
-    return keep, [samples[index] for index in sorted(held)]
+def _fold_of(samples: Sequence[_S], rng: np.random.Generator) -> list[int | None]:
+    """In which each is held back: a point's samples in one after another, None for its only one."""
+    of_point = Counter(sample.point for sample in samples)
+    next_of = {point: int(fold) for point, fold in zip(of_point, rng.permutation(len(of_point)), strict=True)}
+    folds: list[int | None] = []
+    for sample in samples:
+        folds.append(next_of[sample.point] % _FOLDS if of_point[sample.point] > 1 else None)
+        next_of[sample.point] += 1
+    return folds
+
+
+def _chosen(split: Split, which: Sequence[Sequence[bool]]) -> Split:
+    decode, prefill, ride = which
+    return Split(
+        tuple(compress(split.decode, decode)),
+        tuple(compress(split.prefill, prefill)),
+        tuple(compress(split.ride, ride)),
+        left_out=0,
+    )
 
 
 def resample(split: Split, rng: np.random.Generator) -> Split:

@@ -99,7 +99,7 @@ class Measurement(_Part):
     duration_s: PositiveFloat
     samples: PositiveInt
     held_back: Residuals
-    """Of a fit to four fifths of the samples on the other fifth."""
+    """Of five fits, each to four fifths of the samples, on the other fifths."""
     confidence: Confidence
     server_clock_ratio: NonNegative | None
     """Client-side over server-side decode step times, median; None where the server tells none."""

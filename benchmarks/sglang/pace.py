@@ -7,8 +7,10 @@ calibration found them to be at such a pace, with as much stolen.
 """
 
 import csv
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import TextIO
@@ -37,21 +39,23 @@ class RunPace:
         return mean(spell.stolen for spell in self.spells)
 
 
-class PaceLog(ExitStack):
-    """Measures until it is closed; ``file`` has what was measured, since an earlier log with ``resume``."""
+class PaceLog:
+    """``file`` has what is measured while ``measuring`` blocks run, since an earlier log with ``resume``."""
 
     def __init__(self, file: Path, *, resume: bool = False) -> None:
-        super().__init__()
         self._file = file
         if not (resume and file.exists()):
             file.write_text(",".join(_COLUMNS) + "\n", encoding="utf-8")
-        self._lines: TextIO = self.enter_context(file.open("a", encoding="utf-8", newline="", buffering=1))
-        self.enter_context(PaceMeter(self._write))
 
-    def _write(self, timed: Timed) -> None:
-        machine = ProcessorTime.now()
-        times = round(timed.work_s, 7), round(machine.stolen_s, 2), round(machine.cores_s, 2)
-        csv.writer(self._lines).writerow((round(timed.at, 3), timed.core, *times))
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Not beside a calibration, which measures for itself: the work of both would make its steps 2% longer than
+        those of live runs, beside which there is one."""
+        with (
+            self._file.open("a", encoding="utf-8", newline="", buffering=1) as lines,
+            PaceMeter(partial(_write, lines)),
+        ):
+            yield
 
     def between(self, start: float, end: float) -> RunPace:
         """What it was then (Unix time), since ``start``. Raises ValueError where nothing was measured."""
@@ -71,3 +75,9 @@ class PaceLog(ExitStack):
 
 def _work_s(rows: pd.DataFrame) -> float | None:
     return typical_work_s(Timed(row.at, row.core, row.work_s) for row in rows.itertuples())
+
+
+def _write(lines: TextIO, timed: Timed) -> None:
+    machine = ProcessorTime.now()
+    times = round(timed.work_s, 7), round(machine.stolen_s, 2), round(machine.cores_s, 2)
+    csv.writer(lines).writerow((round(timed.at, 3), timed.core, *times))

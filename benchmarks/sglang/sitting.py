@@ -63,8 +63,11 @@ def given_by(said: Namespace) -> Given:
 class Sitting:
     """The experiments of one call, with the servers and the profile that they are run on."""
 
-    def __init__(self, given: Given) -> None:
+    def __init__(
+        self, given: Given, beside_live_runs: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> None:
         self.given = given
+        self._beside_live_runs = beside_live_runs
         self.began = time.monotonic()
         self.experiments: list[Experiment] = []
 
@@ -153,7 +156,8 @@ class Sitting:
         if cell_profiles is not None:
             words += ["--cell-profiles", str(cell_profiles)]
         words += [word for bar in experiment.bars for word in ("--fail-on", bar.gate)]
-        self.simroute(*words, "--out", str(folder), may_fail_gates=True)
+        with self._beside_live_runs():
+            self.simroute(*words, "--out", str(folder), may_fail_gates=True)
         if experiment not in self.experiments:
             self.experiments.append(experiment)
         write_report(

@@ -10,10 +10,10 @@ small for what is admitted. Tables, plots and what did not hold go to FOLDER.
 Servers on two cores slow each other down, which the simulator does not know. So the profile for all four is measured
 while the other three serve a load, and the one for a single server while they are idle. And the machine drifts: the
 experiments on four servers run in rounds, each after 45 s more of calibration, and all are simulated with what was
-measured in all of them. Its pace, and what its host takes of it, are measured beside all of it, and in the end each run
-is simulated once more, with steps as the calibration found them to be at the pace that the machine had meanwhile and
-beside what was taken. Of the runs beside which that was more than a tenth, or whose load generator was late, the worst
-are measured a second time.
+measured in all of them. Its pace, and what its host takes of it, are measured beside live runs as well, and in the end
+each run is simulated once more, with steps as the calibration found them to be at the pace that the machine had
+meanwhile and beside what was taken. Of the runs beside which that was more than a tenth, or whose load generator was
+late, the worst are measured a second time.
 """
 
 import subprocess
@@ -103,11 +103,13 @@ def main() -> None:
     parser, servers = arguments(__doc__, ROOT / "results/validation-sglang-cpu")
     servers.add_argument("--sglang", type=Path, metavar="VENV")
     said = parser.parse_args()
-    sitting = Sitting(given_by(said))
+    given = given_by(said)
     if said.sglang is not None:
-        with PaceLog(sitting.given.out / "pace.csv", resume=said.resume) as log:
-            on_real_servers(sitting, said.sglang.resolve(), log)
+        log = PaceLog(given.out / "pace.csv", resume=said.resume)
+        sitting = Sitting(given, log.measuring)
+        on_real_servers(sitting, said.sglang.resolve(), log)
     else:
+        sitting = Sitting(given)
         with_fleet(sitting, [""] * len(PORTS), "sglang-cpu-tiny", lambda: "sglang-cpu-tiny")
         for experiment in (Experiment.node(BATCHES), Experiment.retraction()):
             sitting.validate(experiment, [""], "sglang-cpu-tiny")

@@ -3,11 +3,14 @@
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import paced
 import pytest
+import sitting
 from experiments import Experiment
 from pace import PaceLog, RunPace
 from paced import validate_at_pace
@@ -46,7 +49,8 @@ def measure(file: Path, count: int) -> None:
 def test_what_is_measured_is_found_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate.pace, "_INTERVAL_S", 0.005)
     file = tmp_path / "pace.csv"
-    with PaceLog(file) as log:
+    log = PaceLog(file)
+    with log.measuring():
         measure(file, 4)
     rows = rows_of(file)
     assert {row[1] for row in rows} == {str(core) for core in os.sched_getaffinity(0)}
@@ -56,10 +60,10 @@ def test_what_is_measured_is_found_by_time(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ValueError, match="no pace was measured"):
         log.between(last + 10, last + 20)
 
-    with PaceLog(file, resume=True):
+    with PaceLog(file, resume=True).measuring():
         measure(file, 2)
     assert rows_of(file)[: len(rows)] == rows
-    with PaceLog(file):
+    with PaceLog(file).measuring():
         measure(file, 2)
     assert float(rows_of(file)[0][0]) > last
 
@@ -69,8 +73,7 @@ def test_pace_and_what_is_stolen_are_told_second_by_second(tmp_path: Path) -> No
     work_s = [0.001, 0.001, 0.001, 0.001, 0.002, 0.002, 0.002]
     before = [(99 + 0.25 * row, 0, 0.004, 0.0, 49 + 0.25 * row) for row in range(4)]
     run = [(100 + 0.5 * row, 0, work_s[row], stolen_s[row], 50 + row) for row in range(7)]
-    with log_of(tmp_path / "pace.csv", [*before, *run]) as log:
-        found = log.between(100, 103)
+    found = log_of(tmp_path / "pace.csv", [*before, *run]).between(100, 103)
     assert found.work_s == pytest.approx(0.01 / 7)
     assert [(spell.at_s, spell.stolen) for spell in found.spells] == [(0.0, 0.05), (1.0, 0.2), (2.0, 0.0)]
     assert [spell.work_s for spell in found.spells] == pytest.approx([0.001, 0.001, 0.002])
@@ -110,7 +113,7 @@ def test_the_report_says_what_was_found_as_calibrated_beside_what_was_found_at_p
     assert f"{row} 9.0%, random, its own load | **not held** |\n" in page
 
 
-class Sitting:
+class FakeSitting:
     """Takes the place of one that runs ``simroute validate``: a cell that is missing is there again after it."""
 
     def __init__(self, out: Path) -> None:
@@ -146,13 +149,37 @@ def test_the_worst_runs_that_the_host_disturbed_or_that_prove_nothing_are_measur
     monkeypatch.setattr(paced, "_AGAIN", one_in)
     file = tmp_path / "profile.json"
     file.write_text(profile.to_json())
-    sitting, experiment = Sitting(tmp_path), Experiment.retraction()
-    sitting.validate(experiment)
-    with log_of(tmp_path / "pace.csv", []) as log:
-        validate_at_pace(sitting, experiment, [], str(file), log)
+    fake, experiment = FakeSitting(tmp_path), Experiment.retraction()
+    fake.validate(experiment)
+    validate_at_pace(fake, experiment, [], str(file), log_of(tmp_path / "pace.csv", []))
     # The third time nothing is missing: each is simulated with a profile of its own.
-    assert sitting.ran == [["calm", "disturbed", "late"], sorted(again), []]
+    assert fake.ran == [["calm", "disturbed", "late"], sorted(again), []]
     found = json.loads((tmp_path / experiment.name / PACE).read_text())
     assert found["measured_again"] == again
     assert found["stolen"] == pytest.approx({"calm": 0.05, "disturbed": 0.15, "late": 0.05})
     assert sorted(one.stem for one in (tmp_path / f"profiles-{experiment.name}").iterdir()) == sorted(found["stolen"])
+
+
+def test_the_pace_is_measured_beside_live_runs_and_not_beside_calibrations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A calibration measures it itself, and what both need of the machine would be in its samples."""
+    open_blocks: list[str] = []
+
+    @contextmanager
+    def measuring() -> Iterator[None]:
+        open_blocks.append("pace")
+        yield
+        open_blocks.pop()
+
+    beside: dict[str, list[str]] = {}
+
+    def simroute(_: sitting.Sitting, command: str, *__: str, **___: bool) -> None:
+        beside[command] = [*open_blocks]
+
+    monkeypatch.setattr(sitting.Sitting, "simroute", simroute)
+    monkeypatch.setattr(sitting, "write_report", lambda *_, **__: None)
+    real = sitting.Sitting(Given(speed=None, out=tmp_path, resume=False), measuring)
+    real.validate(Experiment.retraction(), ["http://127.0.0.1:1"], "a.json")
+    real.calibrate("http://127.0.0.1:1", "a", "1s")
+    assert beside == {"validate": ["pace"], "calibrate": []}
