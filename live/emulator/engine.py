@@ -111,10 +111,9 @@ class Engine:
 
     def set_max_running_requests(self, limit: int) -> None:
         """SGLang's run-time cap; nothing is preempted."""
-        self.catch_up()
         server = self.member.server
         assert isinstance(server, ContinuousServer)
-        server.set_max_running_requests(limit)
+        server.set_max_running_requests(limit, self.catch_up())
         self._arm()
 
     def flush(self) -> bool:

@@ -73,6 +73,8 @@ class ContinuousServer:
         # Requests on their way to the scheduler, by the time they are ready; few at a time.
         self._inbox: list[ServerRequest] = []
         self._cancelled: list[ServerRequest] = []
+        # Changes of the cap on their way to it, by their time.
+        self._limits: list[tuple[float, int]] = []
         self._run: Step | None = None
         # When the next wake-up is due; those that come at other times are void.
         self._due_at = -1.0
@@ -140,9 +142,9 @@ class ContinuousServer:
                 gaps += steps * run.decode_batch
         return Load(scheduler.running_requests, queued, used, generated, gap_sum_s, gaps)
 
-    def set_max_running_requests(self, limit: int) -> None:
-        """Change the server's own admission cap from the next step on; nothing is preempted."""
-        self.scheduler.max_running_requests = limit
+    def set_max_running_requests(self, limit: int, now: float) -> None:
+        """Change the server's own admission cap from the next step that is formed on; nothing is preempted."""
+        self._limits.append((now, limit))
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -158,14 +160,14 @@ class ContinuousServer:
             if run.steps > 1:
                 scheduler.advance(run.steps - 1)
             if self._overlap and not self._looked_ahead:
-                if self._inbox:
+                if self._inbox or self._limits:
                     # What arrives as a prefill begins comes after it was formed, by one event or the other.
                     begun = run.end(run.steps - 1)
                     self._ingest(math.nextafter(begun, -math.inf) if run.prefills else begun)
                 ahead = scheduler.form(run)
             self._looked_ahead = False
             self._finish(run, now)
-        if self._inbox:
+        if self._inbox or self._limits:
             self._ingest(now)
         if self._cancelled:
             self._drop_cancelled()
@@ -193,6 +195,8 @@ class ContinuousServer:
 
     def _ingest(self, until: float) -> None:
         """Let in what has reached the scheduler by then."""
+        while self._limits and self._limits[0][0] <= until:
+            self.scheduler.max_running_requests = self._limits.pop(0)[1]
         inbox, waiting, limit = self._inbox, self.scheduler.waiting, self._max_queued_requests
         while inbox and inbox[0].ready_at <= until:
             request = inbox.pop(0)

@@ -136,7 +136,7 @@ class Bench:
 
     def limit(self, max_running_requests: int, *, at: float) -> None:
         """Change the server's admission cap while it serves."""
-        self.at(at, lambda _: self.continuous.set_max_running_requests(max_running_requests))
+        self.at(at, lambda now: self.continuous.set_max_running_requests(max_running_requests, now))
 
     def watch(self, *times_s: float) -> list[Load]:
         """The loads at these times, once the bench has run; give them in ascending order."""

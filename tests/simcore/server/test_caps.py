@@ -92,3 +92,14 @@ def test_a_lowered_cap_takes_nobody_away_and_admits_nobody_until_enough_have_lef
     assert [log.ended_at[number] for number in (0, 1, 2)] == [14.0, 19.0, 24.0]
     assert (log.first[3], log.first[4]) == (34.0, 45.0)
     assert bench.server.telemetry.retractions == 0
+
+
+@pytest.mark.parametrize("exact_steps", [False, True])
+def test_a_cap_that_changes_within_a_step_comes_after_the_next_which_is_formed_already(exact_steps: bool) -> None:
+    """Under overlap scheduling the second prefill was formed as the first began."""
+    bench = step_bench(overlap=True, max_running_requests=3, max_prefill_tokens=10, exact_steps=exact_steps)
+    bench.send(*[request(number, 10, 5) for number in range(3)])
+    bench.limit(1, at=5.0)
+    log = bench.run()
+    assert [log.first[number] for number in (0, 1)] == [10.0, 20.0]
+    assert log.first[2] > max(log.ended_at[number] for number in (0, 1))
