@@ -4,7 +4,8 @@ This is the only place where an action becomes a dispatch, for the router servic
 simulator's engine is its counterpart.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple
 from typing import Protocol
 
@@ -37,7 +38,11 @@ class Job(Protocol):
 
 
 class Driver:
-    """One router with its jobs. ``now`` gives the time; ``log`` gets every event, where there is one."""
+    """One router with its jobs. ``now`` gives the time; ``log`` gets every event, where there is one.
+
+    ``on_defect`` is told of what a policy or a controller raises before it is raised on: dispatches that were decided
+    at the same moment are lost then, and the router's books are not to be trusted any more.
+    """
 
     def __init__(
         self,
@@ -46,10 +51,12 @@ class Driver:
         *,
         log: EventLog | None = None,
         on_decided: OnDecided | None = None,
+        on_defect: Callable[[Exception], None] | None = None,
     ) -> None:
         self.now = now
         self._log = log
         self._on_decided = on_decided
+        self._on_defect = on_defect
         self.policy = self._watched(setup.make_policy())
         self._router: Router = setup.router(self.policy)
         self._jobs: dict[int, Job] = {}
@@ -79,64 +86,56 @@ class Driver:
 
     def arrive(self, view: RequestView, job: Job) -> None:
         """A request reached the router."""
-        now = self.now()
         self._jobs[view.request_id] = job
-        self._act("arrival", now, (view,), self._router.on_arrival(now, view))
+        self._tell("arrival", self._router.on_arrival, view)
 
     def first_token(self, request_id: int) -> None:
         """A request's first token arrived."""
-        now = self.now()
-        self._router.on_first_token(now, request_id)
-        self._act("first_token", now, (request_id,), ())
+        self._tell("first_token", self._router.on_first_token, request_id)
 
     def finish(self, request_id: int) -> None:
         """A request's answer is complete."""
-        now = self.now()
         del self._jobs[request_id]
-        self._act("finish", now, (request_id,), self._router.on_finish(now, request_id))
+        self._tell("finish", self._router.on_finish, request_id)
 
     def failure(self, request_id: int, reason: str, *, retry: bool) -> None:
         """A request's server failed it; ``retry``: nothing of the answer has been passed on."""
-        now = self.now()
-        actions = self._router.on_failure(now, request_id, reason, retry=retry)
-        self._act("failure", now, (request_id, reason, retry), actions)
+
+        def on_failure(now: float, request_id: int, reason: str, retry: bool) -> list[Action]:
+            return self._router.on_failure(now, request_id, reason, retry=retry)
+
+        self._tell("failure", on_failure, request_id, reason, retry)
 
     def limited(self, request_id: int, retry_after_s: float) -> None:
         """A server with a rate limit took nothing of a request, and has room again after this time."""
-        now = self.now()
-        actions = self._router.on_limited(now, request_id, retry_after_s)
-        self._act("limited", now, (request_id, retry_after_s), actions)
+        self._tell("limited", self._router.on_limited, request_id, retry_after_s)
 
     def cancel(self, request_id: int) -> None:
         """A request's client is gone, or does not want to wait any longer."""
-        now = self.now()
-        self._act("cancel", now, (request_id,), self._router.on_cancel(now, request_id))
+        self._tell("cancel", self._router.on_cancel, request_id)
         self._jobs.pop(request_id, None)
 
     # -- servers -------------------------------------------------------------------------------------------------
 
     def report(self, server_id: str, report: ServerReport) -> None:
         """A server's report arrived."""
-        now = self.now()
-        self._act("report", now, (server_id, report), self._router.on_report(now, server_id, report))
+        self._tell("report", self._router.on_report, server_id, report)
 
     def room(self, server_id: str) -> None:
         """A server's rate limit may leave room again."""
-        now = self.now()
-        self._act("room", now, (server_id,), self._router.on_room(now, server_id))
+        self._tell("room", self._router.on_room, server_id)
 
     def set_cap(self, server_id: str, max_running_requests: int | None) -> None:
         """Change a server's cap."""
-        now = self.now()
-        actions = self._router.set_cap(now, server_id, max_running_requests)
-        self._act("cap", now, (server_id, max_running_requests), actions)
+        self._tell("cap", self._router.set_cap, server_id, max_running_requests)
 
     def tick(self, time_s: float) -> list[Cap]:
         """What the controller, which was to be asked at ``time_s``, changes; to be carried out by ``set_cap``."""
         assert isinstance(self._router, ControlledRouter)
         # A timer may come a clock's tick too early.
         now = max(self.now(), time_s)
-        caps = self._router.on_tick(now)
+        with self._noting_defects():
+            caps = self._router.on_tick(now)
         if self._log is not None:
             self._log.event("tick", now, (), caps)
         return caps
@@ -144,8 +143,7 @@ class Driver:
     def set_health(self, server_id: str, healthy: bool) -> None:
         """A server may be dispatched to, or not."""
         if self._router.servers[server_id].healthy != healthy:
-            now = self.now()
-            self._act("health", now, (server_id, healthy), self._router.set_health(now, server_id, healthy))
+            self._tell("health", self._router.set_health, server_id, healthy)
 
     def add_server(self, config: ServerConfig) -> None:
         """A server joins. Raises PolicyError where its id is taken."""
@@ -166,6 +164,21 @@ class Driver:
         self._act("policy", now, (name, params, seed, order), actions)
 
     # -- the router's answers ------------------------------------------------------------------------------------
+
+    def _tell(self, event: str, router: Callable[..., Sequence[Action] | None], *arguments: object) -> None:
+        now = self.now()
+        with self._noting_defects():
+            actions = router(now, *arguments) or ()
+        self._act(event, now, arguments, actions)
+
+    @contextmanager
+    def _noting_defects(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if self._on_defect is not None:
+                self._on_defect(error)
+            raise
 
     def _act(self, event: str, now: float, arguments: Sequence[object], actions: Sequence[Action]) -> None:
         if self._log is not None:

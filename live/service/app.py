@@ -29,13 +29,17 @@ __all__ = ["Service", "running_service"]
 
 
 class Service:
-    """The parts that others look at: the application, and what it is made of."""
+    """The parts that others look at: the application, and what it is made of. ``defect`` gets what a policy or a
+    controller raises first, after which nothing is routed as it should be."""
 
-    def __init__(self, app: web.Application, proxy: Proxy, fleet: Fleet, metrics: ServiceMetrics) -> None:
+    def __init__(
+        self, app: web.Application, proxy: Proxy, fleet: Fleet, metrics: ServiceMetrics, defect: asyncio.Future[None]
+    ) -> None:
         self.app = app
         self.proxy = proxy
         self.fleet = fleet
         self.metrics = metrics
+        self.defect = defect
 
     async def drain(self, within_s: float) -> int:
         """Take nothing more, and wait until what is under way has ended; returns how much has not."""
@@ -78,7 +82,14 @@ async def running_service(config: ServiceConfig, log: IO[str] | None = None) -> 
         if controller is not None:
             check_controller_needs_met([backend for backend, _ in connected], controller)
         decisions, clock = Decisions(), WallClock()
-        driver = Driver(setup, lambda: clock.now, log=EventLog(log, setup) if log else None, on_decided=decisions.add)
+        defect: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        driver = Driver(
+            setup,
+            lambda: clock.now,
+            log=EventLog(log, setup) if log else None,
+            on_decided=decisions.add,
+            on_defect=lambda error: None if defect.done() else defect.set_exception(error),
+        )
         fleet = Fleet(driver, _settings(config))
         for server_id, entry, (backend, facts) in zip(config.server_ids, config.servers, connected, strict=True):
             fleet.join(server_id, backend, facts, entry.max_running_requests)
@@ -97,7 +108,7 @@ async def running_service(config: ServiceConfig, log: IO[str] | None = None) -> 
             controlling = Controlling(air, clock)
             stack.callback(controlling.stop)
             controlling.start(controller)
-        yield Service(app, proxy, fleet, metrics)
+        yield Service(app, proxy, fleet, metrics, defect)
         await air.settle()
 
 

@@ -4,8 +4,10 @@ import asyncio
 import gc
 import logging
 import signal
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import click
 from aiohttp import web
@@ -21,7 +23,10 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 async def serve(config: ServiceConfig, event_log: Path | None) -> int:
-    """Serve until SIGTERM or Ctrl-C, then drain; a second signal ends at once. Returns how many requests were cut."""
+    """Serve until SIGTERM or Ctrl-C, then drain; a second signal ends at once. Returns how many requests were cut.
+
+    Ends at once with what a policy or a controller raises: requests of which it was told would wait for ever.
+    """
     logging.getLogger("aiohttp.server").setLevel(logging.ERROR)
     if config.host not in _LOOPBACK and config.api_key_env is None:
         raise UserError(f"host {config.host} can be reached by others: set api_key_env, so that clients need a key")
@@ -39,14 +44,21 @@ async def serve(config: ServiceConfig, event_log: Path | None) -> int:
         port = await listen(service, config, stack)
         _collect_rarely()
         click.echo(f"simroute serves on http://{config.host}:{port} with {config.policy.label}", err=True)
-        await stop.wait()
+        await _first_of(service, stop.wait())
         click.echo(f"simroute: {service.fleet.driver.requests} requests are under way", err=True)
-        drained = loop.create_task(service.drain(config.drain_timeout_s))
-        at_once = loop.create_task(stop_now.wait())
-        await asyncio.wait([drained, at_once], return_when=asyncio.FIRST_COMPLETED)
-        drained.cancel()
-        at_once.cancel()
+        await _first_of(service, service.drain(config.drain_timeout_s), stop_now.wait())
         return service.fleet.driver.requests
+
+
+async def _first_of(service: Service, *ends: Coroutine[Any, Any, object]) -> None:
+    """Return when one of them has ended; the others are cancelled. Raises what a policy or a controller raises."""
+    tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(end) for end in ends]
+    await asyncio.wait([*tasks, service.defect], return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    if service.defect.done():
+        click.echo(f"simroute: routing failed with {service.fleet.driver.requests} requests under way", err=True)
+        service.defect.result()
 
 
 def _collect_rarely() -> None:

@@ -85,6 +85,41 @@ def test_a_second_signal_ends_at_once_and_says_what_was_cut(tmp_path: Path) -> N
     asyncio.run(main())
 
 
+_BROKEN = """
+from policies import Policy, Route
+
+class Broken(Policy):
+    name = "broken"
+
+    def choose(self, request, cluster):
+        return Route(cluster.servers[0].server_id)
+
+    def on_finish(self, request, server, now):
+        raise ValueError("a mistake of its author's")
+"""
+
+
+def test_a_policy_that_raises_ends_the_service_and_what_waits_with_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(60), emulated() as (url,), aiohttp.ClientSession() as session:
+            (tmp_path / "broken.py").write_text(_BROKEN)
+            config = tmp_path / "servers.yaml"
+            server = f"  - url: {url}\n    max_running_requests: 1\n"
+            config.write_text(f"port: 0\npolicy: {tmp_path / 'broken.py'}:Broken\nservers:\n{server}")
+            async with command("serve", "--config", str(config)) as process:
+                router = await address(process)
+                asked = [ask(session, router, tokens) for tokens in (20, 4000, 4000)]
+                answers = await asyncio.gather(*asked, return_exceptions=True)
+                # Without the service's end the last would wait as long as nothing else happens.
+                assert [isinstance(answer, aiohttp.ClientError) for answer in answers] == [False, True, True]
+                _, said = await process.communicate()
+                assert process.returncode == 1
+                assert b"simroute: routing failed with 2 requests under way" in said
+                assert b"ValueError: a mistake of its author's" in said
+
+    asyncio.run(main())
+
+
 def test_ctrl_c_keeps_what_a_live_run_has_and_stops_its_emulators(tmp_path: Path) -> None:
     async def main() -> tuple[int, dict[str, object]]:
         words = ["--scenario", "quickstart", "--emulate", "2", "--policy", "random", "--json", "--out", str(tmp_path)]
