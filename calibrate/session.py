@@ -30,7 +30,7 @@ from .server_facts import ServerFacts, read_facts
 __all__ = ["Calibration", "Order", "calibrate_server", "write_results"]
 
 _FIT_SHARE = 0.1  # of the budget, at most so many seconds, for the fit and the page
-_FIT_AT_MOST_S = 15.0
+_FIT_AT_MOST_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
