@@ -74,9 +74,9 @@ def on_real_servers(sitting: Sitting, sglang: Path, log: PaceLog) -> None:
         experiments, profile = with_fleet(sitting, urls, beside(), lambda: beside(True))
         for experiment in experiments:
             validate_at_pace(sitting, experiment, urls, profile, log)
-        on_one_server(Experiment.node(BATCHES), "alone", "60s")
+        on_one_server(Experiment.node(BATCHES), "alone", "100s")
     with serving(sitting, python, model, PORTS[:1], SMALL_POOL, SMALL_POOL_SLEEP_S):
-        on_one_server(Experiment.retraction(), "small-pool", "40s")
+        on_one_server(Experiment.retraction(), "small-pool", "60s")
 
 
 @contextmanager
