@@ -109,7 +109,9 @@ def fit_drift(servers: Sequence[ServerRecords]) -> Drift:
     servers = [one for one in servers if len(one.requests)]
     count = sum(len(one.requests) for one in servers)
     if count < _FEWEST:
-        raise UserError(f"the run has {count} finished requests of two tokens or more; {_FEWEST} are needed")
+        raise UserError(
+            f"the run has {count} finished requests whose tokens came one after another; {_FEWEST} are needed"
+        )
     factors = np.ones(len(TERMS))
     for _ in range(_ROUNDS):
         work = _joined([work_done(one.requests, one.profile, factors) for one in servers])
@@ -128,7 +130,11 @@ def fit_drift(servers: Sequence[ServerRecords]) -> Drift:
 
 
 def _usable(requests: pd.DataFrame) -> pd.DataFrame:
-    finished = requests[(requests["status"] == "finished") & (requests["output_tokens"] > 1)]
+    # An answer that came all at once, through a router that was held up or unstreamed, has no time between its tokens.
+    in_order = (requests["dispatched_at"] < requests["first_token_at"]) & (
+        requests["first_token_at"] < requests["finished_at"]
+    )
+    finished = requests[(requests["status"] == "finished") & (requests["output_tokens"] > 1) & in_order]
     return finished.sort_values("dispatched_at").head(_MOST)
 
 

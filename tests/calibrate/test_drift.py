@@ -59,6 +59,23 @@ def test_a_run_of_few_requests_is_refused() -> None:
         fit_drift([ServerRecords(requests, PROFILE)])
 
 
+def test_answers_that_came_all_at_once_tell_nothing_and_spoil_nothing() -> None:
+    scenario = load_scenario("quickstart", ["workload.duration_s=40", "workload.arrivals.rate_rps=16"])
+    requests = simulate(scenario, PolicySpec(name="random"), 0).requests
+    requests = requests[requests["server_id"] == "s0"].sort_values("dispatched_at")
+    whole = requests.copy()
+    held_up = whole.index[::10]
+    whole.loc[held_up, "first_token_at"] = whole.loc[held_up, "finished_at"]
+    drift = fit_drift([ServerRecords(whole, PROFILE)])
+    assert drift.requests == len(requests) - len(held_up)
+    without = fit_drift([ServerRecords(requests.drop(held_up), PROFILE)])
+    assert drift.terms == without.terms
+
+    whole["first_token_at"] = whole["finished_at"]
+    with pytest.raises(UserError, match="has 0 finished requests whose tokens came one after another; 50 are needed"):
+        fit_drift([ServerRecords(whole, PROFILE)])
+
+
 def test_the_command_refits_and_warns(tmp_path: Path) -> None:
     (tmp_path / "now.json").write_text(scaled_profile(PROFILE, [1.3, 1, 1, 1, 1]).to_json())
     simulated = CliRunner().invoke(
