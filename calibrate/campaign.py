@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,10 +75,11 @@ class Campaign:
     async def run(self, budget_s: float) -> None:
         """Measure until all points are known to 2% or the budget is spent. Raises UserError when the server fails;
         the samples so far stay."""
-        started = time.monotonic()
+        clock = asyncio.get_running_loop().time
+        started = clock()
         deadline = started + budget_s
-        while (point := self._next(deadline - time.monotonic())) is not None:
-            now = time.monotonic()
+        while (point := self._next(deadline - clock())) is not None:
+            now = clock()
             self._on_progress(point.name, len(self.samples), (now - started) / budget_s)
             try:
                 async with asyncio.timeout(deadline - now):
@@ -89,7 +89,7 @@ class Campaign:
             except ServerMisbehavedError as error:
                 self._miss(point, error)
                 continue
-            self._records[point.name].cost_s = time.monotonic() - now
+            self._records[point.name].cost_s = clock() - now
             self._keep(samples)
             self._on_samples(samples)
 

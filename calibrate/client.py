@@ -1,5 +1,6 @@
 """A client of one SGLang server: the endpoints that a calibration needs, with one clear error for each way to fail."""
 
+import asyncio
 import json
 import re
 import time
@@ -22,7 +23,7 @@ _COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One streamed answer: when each part came (``time.perf_counter`` seconds), tokens up to then, the last meta_info.
+    """One streamed answer: when each part came (the event loop's seconds), tokens up to then, the last meta_info.
 
     ``sent_wall`` and ``first_wall`` are ``time.time``, to be held against the server's own timestamps.
     """
@@ -114,7 +115,8 @@ class SglangClient:
         }
         self._unfinished.add(str(body["rid"]))
         payload = json.dumps(body).encode()
-        sent_at, sent_wall = time.perf_counter(), time.time()
+        clock = asyncio.get_running_loop().time
+        sent_at, sent_wall = clock(), time.time()
         first_wall = sent_wall
         at: list[float] = []
         tokens: list[int] = []
@@ -125,7 +127,7 @@ class SglangClient:
             async for line in response.content:
                 if not line.startswith(b"data: {"):
                     continue
-                now = time.perf_counter()
+                now = clock()
                 # Only the count is read while tokens come: parsing would disturb what is measured.
                 found = _COMPLETION_TOKENS.search(line)
                 if found is None:

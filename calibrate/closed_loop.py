@@ -12,7 +12,6 @@ import asyncio
 import json
 import random
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
@@ -95,9 +94,10 @@ async def measure(client: SglangClient, scenario: Scenario, concurrency: int) ->
     await client.flush_cache()
     with Neighbours(client.url) as neighbours:
         neighbours.start()
-        started = time.perf_counter()
+        clock = asyncio.get_running_loop().time
+        started = clock()
         answers = await _drive(client, workload, concurrency)
-        duration_s = time.perf_counter() - started
+        duration_s = clock() - started
         meanwhile = neighbours.meanwhile()
     outcome = _outcome(
         np.array([answer.ttft_s for answer in answers]),

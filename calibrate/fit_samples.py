@@ -239,8 +239,10 @@ def _requests(samples: Sequence[PrefillSample], scheduling_s: float) -> RequestO
     """Ingress as a line over the prompt's length; scheduling is part of the step and not counted twice."""
     tokens = np.array([float(s.new_tokens + s.cached_tokens) for s in samples])
     ingress = np.array([s.ingress_s for s in samples])
-    # Medians of slopes: milliseconds drown in whatever else the machine does, now and then.
-    per_token_s = max(float(theilslopes(ingress, tokens).slope), 0.0)
+    # Medians of slopes: milliseconds drown in whatever else the machine does, now and then. The slope's interval, which
+    # is not used, is that of a negative variance where nearly all times are equal.
+    with np.errstate(invalid="ignore"):
+        per_token_s = max(float(theilslopes(ingress, tokens).slope), 0.0)
     base_s = float(np.median(ingress - per_token_s * tokens))
     egress_s = float(np.median([s.egress_s for s in samples]))
     return RequestOverheads(

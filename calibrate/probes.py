@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
@@ -219,14 +218,15 @@ class Prober:
             decoding.cancel()
 
     async def _report(self, point: ReportPoint) -> list[ReportSample]:
+        clock = asyncio.get_running_loop().time
         decoding = asyncio.ensure_future(self._client.generate(self._prompt(point.work_tokens), point.steps))
         await asyncio.sleep(_SETTLE_S)
         samples: list[ReportSample] = []
         changed_at, stamp = 0.0, None
         while not decoding.done():
-            began = time.perf_counter()
+            began = clock()
             load = await self._client.load()
-            now = time.perf_counter()
+            now = clock()
             refresh_s = None
             if load["timestamp"] != stamp:
                 refresh_s = float(load["timestamp"]) - changed_at if stamp is not None else None

@@ -6,7 +6,6 @@ The folder: ``samples.jsonl`` from the first sample on, ``profile.json``, ``repo
 import asyncio
 import random
 import shlex
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -58,7 +57,8 @@ class Calibration:
 
 async def calibrate_server(order: Order, on_progress: Progress, say: Callable[[str], None]) -> Calibration:
     """Measure a running server. Raises UserError when that fails; the samples so far stay in the folder."""
-    began, started_at = time.monotonic(), datetime.now(UTC)
+    clock = asyncio.get_running_loop().time
+    began, started_at = clock(), datetime.now(UTC)
     async with SglangClient(order.url, order.api_key) as client:
         facts = await read_facts(client)
         check_out(order.folder)
@@ -76,7 +76,7 @@ async def calibrate_server(order: Order, on_progress: Progress, say: Callable[[s
         gpu=order.gpu or (describe_machine() if facts.device == "cpu" else facts.device),
         machine=describe_machine(),
         started_at=started_at,
-        duration_s=time.monotonic() - began,
+        duration_s=clock() - began,
         samples_sha256=file.sha256(),
         missed=campaign.missed,
         busy=order.allow_busy,
@@ -96,7 +96,7 @@ async def _measured(
     on_progress: Progress,
     say: Callable[[str], None],
 ) -> Campaign:
-    """The campaign after its end, at ``ends_at`` (``time.monotonic``) at the latest."""
+    """The campaign after its end, at ``ends_at`` (of the event loop's clock) at the latest."""
     samples = earlier
     with Neighbours(order.url) as neighbours:
         prober = Prober(
@@ -113,7 +113,7 @@ async def _measured(
             say(f"plan: {plan.describe()}; {order.budget_s:.0f} s at most{kept}")
             campaign = Campaign(plan, prober, earlier, file.append, on_progress)
             samples = campaign.samples
-            await campaign.run(ends_at - time.monotonic())
+            await campaign.run(ends_at - asyncio.get_running_loop().time())
         except UserError as error:
             raise _kept(error, len(samples), order.folder) from error
         finally:

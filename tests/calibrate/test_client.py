@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import numpy as np
 import pytest
 from aiohttp import web
-from support.fake_sglang import FakeSglang
+from support.fake_sglang import FIRST_TOKEN_S, STEP_S, FakeSglang
+from support.fast_forward import run_fast_forward
 
 from calibrate.client import Answer, SglangClient
 from calibrate.errors import NotSglangError, RefusedError, ServerGoneError
@@ -21,7 +23,7 @@ def talk(fake: FakeSglang, scene: Callable[[SglangClient], Awaitable[T]], key: s
         async with fake.serving() as url, SglangClient(url, key) as client:
             return await scene(client)
 
-    return asyncio.run(run())
+    return run_fast_forward(run())
 
 
 async def short_answer(client: SglangClient) -> Answer:
@@ -31,8 +33,8 @@ async def short_answer(client: SglangClient) -> Answer:
 def test_an_answer_has_a_time_for_each_token() -> None:
     answer = talk(FakeSglang(), short_answer)
     assert answer.tokens == (1, 2, 3, 4, 5)
-    assert list(answer.token_at) == sorted(answer.token_at)
-    assert answer.ttft_s > 0.0005
+    assert answer.ttft_s == pytest.approx(FIRST_TOKEN_S)
+    assert np.diff(answer.token_at) == pytest.approx(STEP_S)
 
 
 def test_facts_come_from_the_server() -> None:

@@ -1,6 +1,5 @@
 """The comparison of a profile with what a closed loop measured."""
 
-import asyncio
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -8,9 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from support.fake_sglang import FakeSglang
+from support.fast_forward import run_fast_forward
 from support.profiles import calibrated_beside
 
-from calibrate import closed_loop
+from calibrate import closed_loop, neighbours
 from calibrate.closed_loop import Load, Outcome, closed_loop_scenario, in_turns, main, simulated
 from calibrate.pace import WORK
 from calibrate.samples import read_samples
@@ -62,7 +62,8 @@ def test_calibration_and_closed_loop_take_turns(tmp_path: Path, monkeypatch: pyt
             return await in_turns(url, tmp_path, 3, 5.0, [(1, 4), (2, 8)])
 
     monkeypatch.setattr(closed_loop, "_drive_all", drive)
-    outcomes = asyncio.run(run())
+    monkeypatch.setattr(neighbours, "_server_tree", lambda _: [])
+    outcomes = run_fast_forward(run())
     assert [outcome.tpot_s for outcome in outcomes] == pytest.approx([0.02, 0.02])
     assert [outcome.throughput_tps for outcome in outcomes] == pytest.approx([100.0, 50.0])
     assert [outcome.work_s for outcome in outcomes] == pytest.approx([0.002, 0.002])

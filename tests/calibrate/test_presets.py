@@ -131,7 +131,7 @@ seen.write_text(json.dumps([*before, {{"pid": os.getpid(), "flags": flags, "gpu"
 
 async def main():
     fast = "fp8" in flags
-    async with FakeSglang(step_s=0.001 if fast else 0.002).serving(int(flags[flags.index("--port") + 1])):
+    async with FakeSglang(step_s=0.0005 if fast else 0.002).serving(int(flags[flags.index("--port") + 1])):
         await asyncio.sleep(60)
 
 asyncio.run(main())
@@ -166,8 +166,8 @@ def test_presets_are_calibrated_one_after_the_other_and_compared(
     assert told.stdout in done.stdout
     terms = json.loads(invoke("profile", "diff", "--json", *files).stdout)["terms"]
     decode = next(term for term in terms if term["term"] == "decode step")
-    # Give or take: of its time, stalls that the client saw are left out.
-    assert decode["mean"] == pytest.approx(-0.5, abs=0.2)
+    # Three quarters less, but of that stalls are left out that the client saw, many on a busy machine.
+    assert decode["mean"] < -0.4
 
 
 def test_an_unknown_preset_and_one_without_a_model_are_said(tmp_path: Path) -> None:
