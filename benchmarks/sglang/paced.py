@@ -20,14 +20,17 @@ __all__ = ["validate_at_pace"]
 
 _AGAIN = 24
 """One of so many runs, or one, is measured a second time where it needs it: on a busy machine more take too long."""
+_AGAIN_BEFORE_MIN = 29
+"""Of a sitting: one that is later than that is not made later still."""
 
 
 def validate_at_pace(sitting: Sitting, experiment: Experiment, urls: list[str], profile: str, log: PaceLog) -> None:
     """What was found with the profile alone is kept beside what is found now. Of the runs that prove nothing, or beside
     which the machine's host had more of it than a calibration's sample may have, a few are measured once more before
-    that."""
+    that, if the sitting is in time."""
     folder = sitting.given.out / experiment.name
-    again = _to_measure_again(log, _cells(folder))
+    in_time = sitting.minutes() < _AGAIN_BEFORE_MIN
+    again = _to_measure_again(log, _cells(folder)) if in_time else []
     if again:
         sitting.say(f"disturbed, and measured again: {', '.join(cell.name for cell in again)}")
         for cell in again:

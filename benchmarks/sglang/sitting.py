@@ -68,11 +68,15 @@ class Sitting:
     ) -> None:
         self.given = given
         self._beside_live_runs = beside_live_runs
-        self.began = time.monotonic()
+        self._began = time.monotonic()
         self.experiments: list[Experiment] = []
 
+    def minutes(self) -> float:
+        """Since it began."""
+        return (time.monotonic() - self._began) / 60
+
     def say(self, text: str) -> None:
-        print(f"[{(time.monotonic() - self.began) / 60:5.1f} min] {text}", file=sys.stderr, flush=True)
+        print(f"[{self.minutes():5.1f} min] {text}", file=sys.stderr, flush=True)
 
     def simroute(self, *words: str, may_fail_gates: bool = False) -> None:
         """Run it; a gate that fails is a finding."""

@@ -13,7 +13,7 @@ experiments on four servers run in rounds, each after 45 s more of calibration, 
 measured in all of them. Its pace, and what its host takes of it, are measured beside live runs as well, and in the end
 each run is simulated once more, with steps as the calibration found them to be at the pace that the machine had
 meanwhile and beside what was taken. Of the runs beside which that was more than a tenth, or whose load generator was
-late, the worst are measured a second time.
+late, the worst are measured a second time, where the script is in time itself.
 """
 
 import subprocess

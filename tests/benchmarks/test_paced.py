@@ -116,9 +116,13 @@ def test_the_report_says_what_was_found_as_calibrated_beside_what_was_found_at_p
 class FakeSitting:
     """Takes the place of one that runs ``simroute validate``: a cell that is missing is there again after it."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, minutes: float = 0.0) -> None:
+        self._minutes = minutes
         self.given = Given(speed=None, out=out, resume=False)
         self.ran: list[list[str]] = []
+
+    def minutes(self) -> float:
+        return self._minutes
 
     def say(self, text: str) -> None:
         """Nobody listens."""
@@ -137,9 +141,17 @@ def cell_of(folder: Path, name: str, *, valid: bool) -> None:
     (folder / "cells" / name / "live/live.json").write_text(json.dumps({"valid": valid}))
 
 
-@pytest.mark.parametrize(("one_in", "again"), [(24, ["late"]), (2, ["late"]), (1, ["late", "disturbed"])])
+@pytest.mark.parametrize(
+    ("one_in", "minutes", "again"),
+    [(24, 0.0, ["late"]), (2, 28.0, ["late"]), (1, 0.0, ["late", "disturbed"]), (1, 30.0, [])],
+)
 def test_the_worst_runs_that_the_host_disturbed_or_that_prove_nothing_are_measured_again_once(
-    tmp_path: Path, profile: ServiceProfile, monkeypatch: pytest.MonkeyPatch, one_in: int, again: list[str]
+    tmp_path: Path,
+    profile: ServiceProfile,
+    monkeypatch: pytest.MonkeyPatch,
+    one_in: int,
+    minutes: float,
+    again: list[str],
 ) -> None:
     def pace_of(_: PaceLog, cell: Path) -> RunPace:
         share = 0.3 if cell.name == "disturbed" else 0.1
@@ -149,11 +161,11 @@ def test_the_worst_runs_that_the_host_disturbed_or_that_prove_nothing_are_measur
     monkeypatch.setattr(paced, "_AGAIN", one_in)
     file = tmp_path / "profile.json"
     file.write_text(profile.to_json())
-    fake, experiment = FakeSitting(tmp_path), Experiment.retraction()
+    fake, experiment = FakeSitting(tmp_path, minutes), Experiment.retraction()
     fake.validate(experiment)
     validate_at_pace(fake, experiment, [], str(file), log_of(tmp_path / "pace.csv", []))
-    # The third time nothing is missing: each is simulated with a profile of its own.
-    assert fake.ran == [["calm", "disturbed", "late"], sorted(again), []]
+    # The last time nothing is missing: each is simulated with a profile of its own.
+    assert fake.ran == [["calm", "disturbed", "late"], *([sorted(again)] if again else []), []]
     found = json.loads((tmp_path / experiment.name / PACE).read_text())
     assert found["measured_again"] == again
     assert found["stolen"] == pytest.approx({"calm": 0.05, "disturbed": 0.15, "late": 0.05})
