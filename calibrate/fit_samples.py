@@ -90,7 +90,7 @@ def fit_all(split: Split, *, mixed_chunk: bool) -> Fitted:
     even = evened(split, host)
     return Fitted(
         steps=fit.coefficients(),
-        requests=_requests(split.prefill, fit.scheduling_s),
+        requests=_requests(split, fit.scheduling_s),
         residuals=_residuals([_compare(even, fit, mixed_chunk)]),
         held_back=_residuals(held_back),
         confidence=_confidence(even, fit, rng),
@@ -235,20 +235,22 @@ def _residuals(fits: Sequence[_Compared]) -> Residuals:
     return Residuals.model_validate(found)
 
 
-def _requests(samples: Sequence[PrefillSample], scheduling_s: float) -> RequestOverheads:
+def _requests(split: Split, scheduling_s: float) -> RequestOverheads:
     """Ingress as a line over the prompt's length; scheduling is part of the step and not counted twice."""
-    tokens = np.array([float(s.new_tokens + s.cached_tokens) for s in samples])
-    ingress = np.array([s.ingress_s for s in samples])
+    tokens = np.array([float(s.new_tokens + s.cached_tokens) for s in split.prefill])
+    ingress = np.array([s.ingress_s for s in split.prefill])
     # Medians of slopes: milliseconds drown in whatever else the machine does, now and then. The slope's interval, which
     # is not used, is that of a negative variance where nearly all times are equal.
     with np.errstate(invalid="ignore"):
         per_token_s = max(float(theilslopes(ingress, tokens).slope), 0.0)
     base_s = float(np.median(ingress - per_token_s * tokens))
-    egress_s = float(np.median([s.egress_s for s in samples]))
+    egress_s = float(np.median([s.egress_s for s in split.prefill]))
+    spacings = [s.ingress_spacing_s for s in split.decode if s.ingress_spacing_s is not None]
     return RequestOverheads(
         ingress_s=float(f"{max(base_s - scheduling_s, 0.0):.4g}"),
         ingress_per_prompt_token_s=float(f"{per_token_s:.4g}"),
         egress_s=float(f"{max(egress_s - max(scheduling_s - base_s, 0.0), 0.0):.4g}"),
+        ingress_spacing_s=float(f"{np.median(spacings) if spacings else 0.0:.4g}"),
     )
 
 

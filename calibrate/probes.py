@@ -15,6 +15,7 @@ from .readings import (
     FEWEST_STEPS,
     Rider,
     full_batch_arrivals,
+    ingress_spacing_s,
     mean_decode,
     mean_prefill,
     mean_step_s,
@@ -169,6 +170,7 @@ class Prober:
             client_step_s=client_s,
             others_cores=0.0,
             point=point.name,
+            ingress_spacing_s=ingress_spacing_s(answers),
         )
 
     async def _together(

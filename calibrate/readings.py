@@ -15,6 +15,7 @@ __all__ = [
     "FEWEST_STEPS",
     "Rider",
     "full_batch_arrivals",
+    "ingress_spacing_s",
     "mean_decode",
     "mean_prefill",
     "mean_step_s",
@@ -50,6 +51,15 @@ def full_batch_arrivals(answers: list[Answer]) -> Floats:
     return arrivals[arrivals <= end + 1e-4]
 
 
+def ingress_spacing_s(answers: list[Answer]) -> float | None:
+    """Between requests of one moment as the server passed them to its scheduler, seconds; None where it does not say
+    when, or there was one. The median: the process may be held up for once, by the first prefill on a busy machine."""
+    passed_on = [answer.meta.get("api_server_dispatch_finish_ts") for answer in answers]
+    if len(answers) == 1 or not all(passed_on):
+        return None
+    return float(np.median(np.diff(np.sort(np.array(passed_on, dtype=float)))))
+
+
 def _began_last(answers: list[Answer]) -> Answer:
     return max(answers, key=lambda answer: answer.token_at[0])
 
@@ -65,11 +75,13 @@ def _no_stall(steps_s: Floats) -> npt.NDArray[np.bool_]:
 
 def mean_decode(runs: list[DecodeSample], meanwhile: Meanwhile) -> DecodeSample:
     """One sample of several of a point."""
+    spacings = [run.ingress_spacing_s for run in runs if run.ingress_spacing_s is not None]
     return replace(
         runs[0],
         steps=sum(run.steps for run in runs),
         step_s=float(np.mean([run.step_s for run in runs])),
         client_step_s=float(np.mean([run.client_step_s for run in runs])),
+        ingress_spacing_s=float(np.median(spacings)) if spacings else None,
         **asdict(meanwhile),
     )
 

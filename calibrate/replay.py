@@ -9,6 +9,7 @@ import pandas as pd
 from simcore.clock import Clock
 from simcore.profile import ServiceProfile
 from simcore.server.continuous import ContinuousServer
+from simcore.server.ingress import Ingress
 from simcore.server.interface import Server
 from simcore.server.request import ServerRequest
 from simcore.step_time import StepTimes
@@ -52,17 +53,17 @@ def replay(requests: pd.DataFrame, profile: ServiceProfile) -> Replayed:
     settings = profile.settings.model_copy(update={"radix_cache": False})
     times = StepTimes(profile.steps, settings)
     server = ContinuousServer(clock, "s0", log, settings, profile.kv_tokens_capacity, times)
-    overheads = profile.requests
+    ingress = Ingress(profile.requests)
     columns = (requests[name].tolist() for name in ("dispatched_at", "prompt_tokens", "cached_tokens", "output_tokens"))
     for index, (at, prompt, cached, output) in enumerate(zip(*columns, strict=True)):
         new = max(int(prompt - cached), 1)
-        ready_at = at + overheads.ingress_s + overheads.ingress_per_prompt_token_s * prompt
+        ready_at = ingress.ready_at(at, prompt)
         request = ServerRequest(
             index, [(2 * index, 0, new)], new, int(output), int(output), 2 * index + 1, ready_at, ignore_eos=True
         )
         clock.at(at, lambda now, one: server.submit(one, now), request)
     clock.run_calls()
-    return _times(requests, log, overheads.egress_s)
+    return _times(requests, log, profile.requests.egress_s)
 
 
 def _times(requests: pd.DataFrame, log: _Log, egress_s: float) -> Replayed:

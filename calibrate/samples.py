@@ -44,6 +44,9 @@ class DecodeSample:
     """The share of the machine's processor time that the host of a virtual machine had for others meanwhile."""
     work_s: float | None = None
     """Seconds on a core that a small piece of work took on the machine meanwhile; None where it was not timed."""
+    ingress_spacing_s: float | None = None
+    """Between two of the requests, which were sent at once, on their way to the scheduler, by the server's own
+    timestamps (``--enable-metrics``); None where it gives none, or there was one request."""
     kind: Literal["decode"] = "decode"
 
 

@@ -33,11 +33,7 @@ def simulate(
     simulation = Simulation(scenario, policy, seed, exact_steps=exact_steps, on_progress=on_progress, workload=workload)
     interrupted = simulation.run()
     members = simulation.members
-    simulation.recorder.divide_time_at_server(
-        np.array([member.ingress_s for member in members]),
-        np.array([member.ingress_per_prompt_token_s for member in members]),
-        np.array([member.egress_s for member in members]),
-    )
+    simulation.recorder.tell_prefill_s(np.array([member.egress_s for member in members]))
     return RunResult(
         scenario=scenario.name,
         policy=policy.label,

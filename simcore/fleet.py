@@ -14,10 +14,12 @@ from policies.ledger import ServerConfig
 from .clock import Clock
 from .errors import UserError
 from .profile import ServiceProfile
+from .profile_parts import RequestOverheads
 from .records import SERVER_DTYPES
 from .remote_profile import AnyProfile, RemoteProfile, load_profile
 from .scenario import Scenario, ServerGroup
 from .server.continuous import ContinuousServer
+from .server.ingress import Ingress
 from .server.interface import Listener
 from .server.remote import RemoteServer
 from .server.slowing import SlowingServer
@@ -27,6 +29,9 @@ from .workload.lengths import FixedLength
 
 __all__ = ["Member", "build_fleet", "fleet_profiles", "max_prompt_tokens", "server_configs", "server_frame"]
 
+_REMOTE = RequestOverheads(ingress_s=0, ingress_per_prompt_token_s=0, egress_s=0)
+"""What a remote API's profile says of its first token holds them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -35,8 +40,7 @@ class Member:
     server: ContinuousServer | StaticServer | RemoteServer
     profile: AnyProfile
     index: int
-    ingress_s: float
-    ingress_per_prompt_token_s: float
+    ingress: Ingress
     egress_s: float
     max_request_tokens: int
     max_prompt_tokens: int
@@ -128,7 +132,7 @@ def build_fleet(
     for index, (profile, stream) in enumerate(zip(profiles, seed.spawn(len(profiles)), strict=True)):
         rng = np.random.default_rng(stream)
         server: ContinuousServer | StaticServer | RemoteServer
-        overheads, capacity = (0.0, 0.0, 0.0), 0
+        requests, capacity = _REMOTE, 0
         if isinstance(profile, RemoteProfile):
             server = RemoteServer(clock, f"s{index}", listener, profile, exact_steps=exact_steps, rng=rng)
         else:
@@ -138,10 +142,9 @@ def build_fleet(
             server = _own_server(
                 clock, f"s{index}", listener, profile, times, rng, exact_steps=exact_steps, reported=reported
             )
-            overheads = (requests.ingress_s, requests.ingress_per_prompt_token_s, requests.egress_s)
             capacity = profile.kv_tokens_capacity
         longest = max_request_tokens(profile), max_prompt_tokens(profile)
-        members.append(Member(server, profile, index, *overheads, *longest, capacity))
+        members.append(Member(server, profile, index, Ingress(requests), requests.egress_s, *longest, capacity))
     return members
 
 

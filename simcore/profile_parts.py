@@ -94,6 +94,9 @@ class RequestOverheads(_Part):
     """From the router's dispatch to the scheduler's queue: HTTP and inter-process messages."""
     ingress_per_prompt_token_s: Seconds
     """Added to ingress for each token of the prompt: tokenizing and copying."""
+    ingress_spacing_s: Seconds = 0.0
+    """Between two requests on their way in, at least: what the process that takes them in does for each. 0 also where
+    it is not known."""
     egress_s: Seconds
     """From the end of the step that made a token to its arrival at the router: detokenizing and HTTP."""
 

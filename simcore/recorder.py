@@ -29,7 +29,7 @@ class RequestRecorder:
         self.dispatched_at = nan * n
         self.first_token_at = nan * n
         self.finished_at = nan * n
-        self.server_queue_s: array[float] | FloatColumn = nan * n
+        self.server_queue_s = nan * n
         self.prefill_s: array[float] | FloatColumn = nan * n
         self._prefill_began_at = nan * n
         zero = array("i", [0])
@@ -53,6 +53,7 @@ class RequestRecorder:
         self.first_token_at[request_id] = request.first_token_at
         self.finished_at[request_id] = now
         self._prefill_began_at[request_id] = request.started_at
+        self.server_queue_s[request_id] = request.started_at - request.ready_at
         self.output_tokens[request_id] = request.output_tokens
         if request.cached_tokens:
             self.cached_tokens[request_id] = request.cached_tokens
@@ -72,16 +73,11 @@ class RequestRecorder:
     def _ended_twice(self, request_id: int, status: Status) -> RuntimeError:
         return RuntimeError(f"request {request_id} ended twice: {STATUSES[self._status[request_id]]}, then {status}")
 
-    def divide_time_at_server(
-        self, ingress_s: FloatColumn, ingress_per_prompt_token_s: FloatColumn, egress_s: FloatColumn
-    ) -> None:
-        """How long each finished request waited at its server and was prefilled, once a simulation is over; the
-        arguments have a value a server."""
-        server, began = np.asarray(self.server), np.asarray(self._prefill_began_at)
-        ready = np.asarray(self.dispatched_at) + ingress_s[server]
-        ready += ingress_per_prompt_token_s[server] * self._workload.prompt_tokens
-        self.server_queue_s = began - ready
-        self.prefill_s = np.asarray(self.first_token_at) - egress_s[server] - began
+    def tell_prefill_s(self, egress_s: FloatColumn) -> None:
+        """How long each finished request was prefilled, once a simulation is over; ``egress_s`` has a value a
+        server."""
+        back_s = egress_s[np.asarray(self.server)]
+        self.prefill_s = np.asarray(self.first_token_at) - back_s - np.asarray(self._prefill_began_at)
 
     def frame(self, server_ids: Sequence[str]) -> pd.DataFrame:
         """The table of requests (``REQUEST_DTYPES``)."""

@@ -91,7 +91,7 @@ class RequestFaces:
             output_tokens,
             max_new_tokens,
             answer_segment(request_id),
-            now + member.ingress_s + member.ingress_per_prompt_token_s * prompt,
+            member.ingress.ready_at(now, prompt),
             ignore_eos=self._ignore_eos,
             shareable=self._shareable,
         )

@@ -1,11 +1,13 @@
-"""Live runs simulated once more, each with the profile as it is at the pace that the machine had meanwhile, and with
-as much of its time stolen."""
+"""Live runs simulated once more, each with the profile as it is at the pace that the machine had meanwhile, with as
+much of its time stolen, and beside neighbours that are as busy as the first simulation has them."""
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
+from crowding import Crowding
 from experiments import Experiment
 from pace import PaceLog, RunPace
 from sitting import Sitting
@@ -24,7 +26,14 @@ _AGAIN_BEFORE_MIN = 29
 """Of a sitting: one that is later than that is not made later still."""
 
 
-def validate_at_pace(sitting: Sitting, experiment: Experiment, urls: list[str], profile: str, log: PaceLog) -> None:
+def validate_at_pace(
+    sitting: Sitting,
+    experiment: Experiment,
+    urls: list[str],
+    profile: str,
+    log: PaceLog,
+    crowding: Crowding | None = None,
+) -> None:
     """What was found with the profile alone is kept beside what is found now. Of the runs that prove nothing, or beside
     which the machine's host had more of it than a calibration's sample may have, a few are measured once more before
     that, if the sitting is in time."""
@@ -42,9 +51,14 @@ def validate_at_pace(sitting: Sitting, experiment: Experiment, urls: list[str], 
     profiles.mkdir(exist_ok=True)
     found = {cell.name: _pace_of(log, cell) for cell in _cells(folder)}
     for cell, pace in found.items():
-        (profiles / f"{cell}.json").write_text(beside(calibrated, pace.spells).to_json(), encoding="utf-8")
+        then = beside(calibrated, pace.spells)
+        if crowding is not None:
+            simulated = pd.read_parquet(folder / "cells" / cell / "sim/requests.parquet")
+            then = crowding.beside(then, simulated, len(urls))
+        (profiles / f"{cell}.json").write_text(then.to_json(), encoding="utf-8")
     document = {
         "host": None if calibrated.host is None else calibrated.host.model_dump(),
+        "crowding": None if crowding is None else asdict(crowding),
         "work_s": {cell: pace.work_s for cell, pace in found.items()},
         "stolen": {cell: pace.mean_stolen for cell, pace in found.items()},
         "measured_again": [cell.name for cell in again],

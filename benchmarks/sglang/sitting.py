@@ -129,16 +129,22 @@ class Sitting:
         return rates
 
     def rounds(
-        self, experiments: list[Experiment], urls: list[str], profile: str, measure_on: Callable[[], str]
-    ) -> str:
-        """A repeat of each experiment after the other, then again; ``measure_on`` adds samples to the profile before
-        each further round, so that what drifts on the machine is in the profile as it is in the runs. Returns it."""
+        self,
+        experiments: list[Experiment],
+        urls: list[str],
+        before: Callable[[bool], str],
+        after: Callable[[bool], str],
+    ) -> tuple[str, str]:
+        """A repeat of each experiment after the other, then again. ``before`` and ``after`` each round measure a
+        profile, on from the second (True) with what was measured before, so that what drifts on the machine is in them
+        as it is in the runs. Returns both; the first is what is simulated with."""
+        profile = other = ""
         for repeats in range(1, max(experiment.repeats for experiment in experiments) + 1):
-            if repeats > 1:
-                profile = measure_on()
+            profile = before(repeats > 1)
             for experiment in experiments:
                 self.validate(experiment, urls, profile, repeats)
-        return profile
+            other = after(repeats > 1)
+        return profile, other
 
     def validate(
         self,

@@ -8,11 +8,12 @@ prefixes; a cap that changes; one server under continuous and static batches; an
 small for what is admitted. Tables, plots and what did not hold go to FOLDER.
 
 Servers on two cores slow each other down, which the simulator does not know. So the profile for all four is measured
-while the other three serve a load, and the one for a single server while they are idle. And the machine drifts: the
-experiments on four servers run in rounds, each after 45 s more of calibration, and all are simulated with what was
-measured in all of them. Its pace, and what its host takes of it, are measured beside live runs as well, and in the end
-each run is simulated once more, with steps as the calibration found them to be at the pace that the machine had
-meanwhile and beside what was taken. Of the runs beside which that was more than a tenth, or whose load generator was
+while the other three are full, and the one for a single server while they are idle. And the machine drifts: the
+experiments on four servers run in rounds, each between 45 s more of the one calibration and 30 s more of the other, and
+all are simulated with what was measured in all of them. Its pace, and what its host takes of it, are measured beside
+live runs as well, and in the end each run is simulated once more, with steps as the calibration found them to be at the
+pace that the machine had meanwhile, beside what was taken, and beside neighbours that are as busy as the first
+simulation has them (``crowding.py``). Of the runs beside which that was more than a tenth, or whose load generator was
 late, the worst are measured a second time, where the script is in time itself.
 """
 
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from crowding import Crowding
 from experiments import Experiment
 from pace import PaceLog
 from paced import validate_at_pace
@@ -28,7 +30,8 @@ from servers import FORWARD_SLEEP_S, slow_down, start, stop, wait, warm_up
 from sitting import ROOT, Sitting, arguments, busy, given_by
 
 PORTS = (31981, 31982, 31983, 31984)
-SLOW = {"max_running_requests": 4, "context_length": 1024, "dtype": "bfloat16"}
+RUNNING = 4
+SLOW = {"max_running_requests": RUNNING, "context_length": 1024, "dtype": "bfloat16"}
 """Four requests a server at once, as the scenarios have it. With 8 on four servers, two cores are so busy that servers
 hold each other up: steps took 15% to 20% longer than on one server alone. No request is longer than 1,024 tokens, and
 a calibration measures what a server's limits allow. Half as wide numbers need half the memory bandwidth, which the
@@ -42,17 +45,19 @@ BATCHES = "docs/examples/static_batches.py:StaticBatches:size=4"
 
 
 def with_fleet(
-    sitting: Sitting, urls: list[str], profile: str, measure_on: Callable[[], str]
-) -> tuple[list[Experiment], str]:
-    """The experiments on four servers, and the profile in the end."""
-    rates = sitting.rates_around_capacity("validation-sglang-cpu", profile, clients=32)
+    sitting: Sitting, urls: list[str], beside: Callable[[bool], str], alone: Callable[[bool], str]
+) -> tuple[list[Experiment], str, str]:
+    """The experiments on four servers, and in the end the profiles of one of them ``beside`` full neighbours, which it
+    was simulated with, and ``alone``."""
+    first = beside(False)
+    rates = sitting.rates_around_capacity("validation-sglang-cpu", first, clients=32)
     listed = ",".join(f"{rate:g}" for rate in rates)
     experiments = [
         Experiment.policies(listed, below=rates[-1]),
         Experiment.prefixes(),
         Experiment.caps("validation-sglang-cpu-caps"),
     ]
-    return experiments, sitting.rounds(experiments, urls, profile, measure_on)
+    return experiments, *sitting.rounds(experiments, urls, lambda further: beside(True) if further else first, alone)
 
 
 def on_real_servers(sitting: Sitting, sglang: Path, log: PaceLog) -> None:
@@ -61,22 +66,25 @@ def on_real_servers(sitting: Sitting, sglang: Path, log: PaceLog) -> None:
     subprocess.run([python, str(ROOT / "tests/sglang/make_model.py"), str(model), "micro"], check=True)
     urls = [f"http://127.0.0.1:{port}" for port in PORTS]
 
-    def beside(further: bool = False) -> str:
+    def beside(further: bool) -> str:
         neighbours = busy(urls[1:], given.out / "beside")
         return sitting.calibrate(urls[0], "sglang-cpu-micro-beside", "45s", further=further, beside=neighbours)
 
-    def on_one_server(experiment: Experiment, name: str, budget: str) -> None:
-        profile = sitting.calibrate(urls[0], f"sglang-cpu-micro-{name}", budget)
+    def alone(further: bool) -> str:
+        return sitting.calibrate(urls[0], "sglang-cpu-micro-alone", "30s", further=further)
+
+    def on_one_server(experiment: Experiment, profile: str) -> None:
         sitting.validate(experiment, urls[:1], profile)
         validate_at_pace(sitting, experiment, urls[:1], profile, log)
 
     with serving(sitting, python, model, PORTS, SLOW, FORWARD_SLEEP_S):
-        experiments, profile = with_fleet(sitting, urls, beside(), lambda: beside(True))
+        experiments, profile, of_one = with_fleet(sitting, urls, beside, alone)
+        crowding = Crowding.between(of_one, profile, RUNNING * (len(urls) - 1))
         for experiment in experiments:
-            validate_at_pace(sitting, experiment, urls, profile, log)
-        on_one_server(Experiment.node(BATCHES), "alone", "100s")
+            validate_at_pace(sitting, experiment, urls, profile, log, crowding)
+        on_one_server(Experiment.node(BATCHES), of_one)
     with serving(sitting, python, model, PORTS[:1], SMALL_POOL, SMALL_POOL_SLEEP_S):
-        on_one_server(Experiment.retraction(), "small-pool", "60s")
+        on_one_server(Experiment.retraction(), sitting.calibrate(urls[0], "sglang-cpu-micro-small-pool", "60s"))
 
 
 @contextmanager
@@ -110,7 +118,7 @@ def main() -> None:
         on_real_servers(sitting, said.sglang.resolve(), log)
     else:
         sitting = Sitting(given)
-        with_fleet(sitting, [""] * len(PORTS), "sglang-cpu-tiny", lambda: "sglang-cpu-tiny")
+        with_fleet(sitting, [""] * len(PORTS), lambda _: "sglang-cpu-tiny", lambda _: "sglang-cpu-tiny")
         for experiment in (Experiment.node(BATCHES), Experiment.retraction()):
             sitting.validate(experiment, [""], "sglang-cpu-tiny")
     sitting.say(f"done: {sitting.given.out / 'README.md'}")

@@ -93,7 +93,7 @@ class Engine:
             len(generation.answer),
             generation.max_new_tokens,
             self._store.answer(pieces, generation.answer),
-            now + member.ingress_s + member.ingress_per_prompt_token_s * len(generation.prompt),
+            member.ingress.ready_at(now, len(generation.prompt)),
             ignore_eos=generation.ignore_eos,
         )
         generation.model_request, generation.received_at = request, now

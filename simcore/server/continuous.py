@@ -101,8 +101,6 @@ class ContinuousServer:
     def submit(self, request: ServerRequest, now: float) -> None:
         """See ``Server``."""
         inbox = self._inbox
-        if inbox and inbox[-1].ready_at > request.ready_at:
-            request.ready_at = inbox[-1].ready_at
         ready_at = request.ready_at
         inbox.append(request)
         if self._run is None:

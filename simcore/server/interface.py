@@ -56,8 +56,8 @@ class Server(Protocol):
         """The most KV tokens that requests have held or locked."""
 
     def submit(self, request: ServerRequest, now: float) -> None:
-        """Take a request that reaches the scheduler at ``request.ready_at``, or later where one that was submitted
-        before it does: one process takes them in, in their order."""
+        """Take a request that reaches the scheduler at ``request.ready_at``, and not before one that was submitted
+        before it (``Ingress``)."""
 
     def cancel(self, request: ServerRequest, now: float) -> None:
         """Drop a request at the next step boundary; the listener is not told."""

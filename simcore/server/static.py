@@ -55,8 +55,6 @@ class StaticServer:
 
     def submit(self, request: ServerRequest, now: float) -> None:
         """See ``Server``."""
-        if self._inbox:
-            request.ready_at = max(request.ready_at, self._inbox[-1].ready_at)
         self._inbox.append(request)
         self._clock.at(request.ready_at, self._on_ready)
 
