@@ -8,7 +8,7 @@ prefixes; a cap that changes; one server under continuous and static batches; an
 small for what is admitted. Tables, plots and what did not hold go to FOLDER.
 
 Servers on two cores slow each other down, which the simulator does not know. So the profile for all four is measured
-while the other three are full, and the one for a single server while they are idle. And the machine drifts: the
+while the other three never rest, and the one for a single server while they are idle. And the machine drifts: the
 experiments on four servers run in rounds, each between 45 s more of the one calibration and 30 s more of the other, and
 all are simulated with what was measured in all of them. Its pace, and what its host takes of it, are measured beside
 live runs as well, and in the end each run is simulated once more, with steps as the calibration found them to be at the
@@ -30,8 +30,7 @@ from servers import FORWARD_SLEEP_S, slow_down, start, stop, wait, warm_up
 from sitting import ROOT, Sitting, arguments, busy, given_by
 
 PORTS = (31981, 31982, 31983, 31984)
-RUNNING = 4
-SLOW = {"max_running_requests": RUNNING, "context_length": 1024, "dtype": "bfloat16"}
+SLOW = {"max_running_requests": 4, "context_length": 1024, "dtype": "bfloat16"}
 """Four requests a server at once, as the scenarios have it. With 8 on four servers, two cores are so busy that servers
 hold each other up: steps took 15% to 20% longer than on one server alone. No request is longer than 1,024 tokens, and
 a calibration measures what a server's limits allow. Half as wide numbers need half the memory bandwidth, which the
@@ -79,7 +78,7 @@ def on_real_servers(sitting: Sitting, sglang: Path, log: PaceLog) -> None:
 
     with serving(sitting, python, model, PORTS, SLOW, FORWARD_SLEEP_S):
         experiments, profile, of_one = with_fleet(sitting, urls, beside, alone)
-        crowding = Crowding.between(of_one, profile, RUNNING * (len(urls) - 1))
+        crowding = Crowding.between(of_one, profile)
         for experiment in experiments:
             validate_at_pace(sitting, experiment, urls, profile, log, crowding)
         on_one_server(Experiment.node(BATCHES), of_one)

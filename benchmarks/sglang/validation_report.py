@@ -69,8 +69,10 @@ def _pace(experiment: Experiment, folder: Path) -> list[str]:
     disturbed = f" {again} of {runs} runs were measured a second time, as the host took more than a tenth, or the load "
     return [
         f"Each run is simulated at the [pace]({experiment.name}/pace.json) that the machine had meanwhile, and beside "
-        "what its host took of it, with steps as the calibration found them to be then; the last two columns are of "
-        "simulations with one profile for all runs." + (disturbed + "generator was late." if again else ""),
+        "what its host took of it, with steps as the calibration found them to be then"
+        + (", beside neighbours as busy as the simulation has them" if pace["crowding"] else "")
+        + "; the last two columns are of simulations with one profile for all runs."
+        + (disturbed + "generator was late." if again else ""),
         "",
     ]
 

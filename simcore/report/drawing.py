@@ -73,9 +73,7 @@ def style() -> Iterator[None]:
 
 
 def new_figure(width_in: float, height_in: float) -> Figure:
-    figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    FigureCanvasSVG(figure)
-    return figure
+    return Figure(figsize=(width_in, height_in), layout="constrained")
 
 
 def tidy(axes: Axes, *, grid: str = "both") -> None:
@@ -95,7 +93,9 @@ def series_colours(names: Iterable[str]) -> dict[str, tuple[str, str]]:
 def render(figure: Figure, name: str, description: str) -> str:
     """The figure as one ``<svg>`` element without prolog, date or ids that another figure of the page could have."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    # Not savefig, which draws all of it twice: first for a renderer of which it needs nothing here.
+    canvas = FigureCanvasSVG(figure)
+    canvas.print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})  # type: ignore[no-untyped-call]
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

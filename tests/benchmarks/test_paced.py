@@ -104,11 +104,14 @@ def test_the_report_says_what_was_found_as_calibrated_beside_what_was_found_at_p
     assert "pace" not in page
 
     (folder / AS_CALIBRATED).write_text(json.dumps(document(0.09)))
-    (folder / PACE).write_text(json.dumps({"work_s": {"a": 0.001, "b": 0.002}, "measured_again": ["b"]}))
+    (folder / PACE).write_text(
+        json.dumps({"crowding": None, "work_s": {"a": 0.001, "b": 0.002}, "measured_again": ["b"]})
+    )
     write_report(tmp_path, [experiment], script="x.py", emulated=False)
     page = (tmp_path / "README.md").read_text()
     assert " 1 of 2 runs were measured a second time, " in page
     assert "simulated at the [pace](retraction/pace.json) that the machine had meanwhile, and beside" in page
+    assert "neighbours" not in page
     assert "| wanted | worst | where | | with one profile for all runs | |\n|---|---|---|---|---|---|\n" in page
     assert f"{row} 9.0%, random, its own load | **not held** |\n" in page
 

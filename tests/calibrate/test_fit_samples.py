@@ -52,12 +52,20 @@ def test_the_planted_coefficients_come_back() -> None:
     # Scheduling is in the step now, so it is taken off the ingress of 4 ms.
     assert fitted.requests.ingress_s == pytest.approx(0.001, abs=3e-4)
     assert fitted.requests.ingress_per_prompt_token_s == pytest.approx(1e-6, rel=0.05)
+    assert fitted.requests.ingress_spacing_s == 0.0, "which no sample told"
     held = fitted.held_back
     assert held.decode is not None
     assert held.decode.samples == 36
     assert held.decode.mape < 0.03
     assert fitted.confidence.decode is not None
     assert 0.0 < fitted.confidence.decode < 0.03
+
+
+def test_the_spacing_of_requests_is_that_of_most_samples() -> None:
+    told = itertools.cycle([None, 0.001, 0.0012, 0.0011, 0.02])
+    mixed = [replace(one, ingress_spacing_s=next(told)) if isinstance(one, DecodeSample) else one for one in samples()]
+    fitted = fit_all(split_samples(mixed), mixed_chunk=False)
+    assert fitted.requests.ingress_spacing_s == pytest.approx(0.00115, abs=6e-5)
     assert judge(split_samples(samples()), fitted, 1.0, {}, busy=False).trust == "good"
 
 

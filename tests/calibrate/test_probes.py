@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, cycle
 from typing import Any
@@ -30,6 +30,8 @@ class PlannedServer(SglangClient):
         self._gaps_s = gaps_s
         self._single_at = cycle(single_at)
         self._single_s = single_s
+        self.passed_on_at: Iterator[float] | None = None
+        """When requests are passed on to the scheduler, by the server's clock; None: it does not tell."""
         self.prompts: list[int] = []
         """Tokens of those that were answered with one token."""
         self.decoded: list[int] = []
@@ -49,12 +51,13 @@ class PlannedServer(SglangClient):
             at = next(self._single_at)
             return Answer(0.0 if self._single_s is None else at - self._single_s, 0.0, 0.0, (at,), (1,), {})
         self.decoded.append(len(input_ids))
+        meta = {} if self.passed_on_at is None else {"api_server_dispatch_finish_ts": next(self.passed_on_at)}
         for tokens in range(1, max_new_tokens + 1):
             if on_tokens is not None:
                 on_tokens(tokens)
                 await asyncio.sleep(0)
         token_at = tuple(accumulate(self._gaps_s, initial=1.0))
-        return Answer(0.0, 0.0, 0.0, token_at, tuple(range(1, len(token_at) + 1)), {})
+        return Answer(0.0, 0.0, 0.0, token_at, tuple(range(1, len(token_at) + 1)), meta)
 
 
 def visit(server: PlannedServer, point: Point) -> Sample:
@@ -75,6 +78,17 @@ def test_a_decode_step_is_the_mean_of_fast_and_slow_ones() -> None:
     sample = visit(PlannedServer([STEP_S] * (STEPS - 8) + [SLOW_S] * 8), TWO)
     assert isinstance(sample, DecodeSample)
     assert sample.step_s == pytest.approx((STEP_S * (STEPS - 8) + SLOW_S * 8) / STEPS)
+
+
+def test_how_far_apart_requests_reach_the_scheduler_that_are_sent_at_once() -> None:
+    server = PlannedServer([STEP_S] * STEPS)
+    batch = replace(TWO, batch=4)
+    assert visit(server, batch).ingress_spacing_s is None
+
+    # Told in any order, and held up once.
+    server.passed_on_at = cycle([100.0, 100.004, 100.002, 100.012])
+    assert visit(server, batch).ingress_spacing_s == pytest.approx(0.002)
+    assert visit(server, ONE).ingress_spacing_s is None
 
 
 def test_a_stall_is_no_step() -> None:

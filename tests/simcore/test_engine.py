@@ -54,6 +54,16 @@ def test_the_way_in_and_back(tmp_path: Path) -> None:
     assert result.requests[TIMES].to_numpy().tolist() == [[0, 0, 3.125, 5.125], [2, 2, 7.125, 7.125]]
 
 
+def test_of_requests_that_are_sent_at_once_the_first_is_prefilled_alone(tmp_path: Path) -> None:
+    """An idle server does not wait for a second one. Those on their way meanwhile share the next step."""
+    overheads = {"ingress_s": 0.5, "ingress_spacing_s": 0.25}
+    profile = flat_profile(steps=flat_steps(1.0, 2.0), requests=overheads, max_running_requests=8)
+    result = run(scenario(fleet(tmp_path, profile), replay(tmp_path, [(0, 2, 1)] * 4)))
+    assert column(result, "first_token_at") == [2.5, 4.5, 4.5, 4.5]
+    # From when each is ready.
+    assert column(result, "server_queue_s") == [0.0, 1.75, 1.5, 1.25]
+
+
 def test_a_server_at_its_cap_is_free_again_when_the_answer_is_back(tmp_path: Path) -> None:
     servers = fleet(tmp_path, flat_profile(steps=flat_steps(1.0, 2.0), requests={"egress_s": 0.125}))
     workload = replay(tmp_path, [(0, 2, 3), (1, 2, 1)])

@@ -33,19 +33,6 @@ def test_fcfs_is_as_they_come() -> None:
     assert order(one_at_a_time("fcfs"), *waiting) == [3, 1, 2]
 
 
-@pytest.mark.parametrize("batching", ["continuous", "static"])
-def test_what_takes_longer_on_its_way_in_is_not_overtaken(batching: str) -> None:
-    bench = one_at_a_time("fcfs", batching=batching)
-    longer, shorter = request(1, 70, 2, at=5.3), request(2, 10, 2, at=5.1)
-
-    def both(now: float) -> None:
-        bench.server.submit(longer, now)
-        bench.server.submit(shorter, now)
-
-    bench.at(5.0, both)
-    assert order(bench) == [1, 2]
-
-
 def test_lof_is_most_max_new_tokens_first() -> None:
     waiting = [
         request(1, 10, 5, at=5.0),
