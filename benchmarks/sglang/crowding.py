@@ -1,9 +1,9 @@
 """What servers that share processors cost each other.
 
-A server's steps take longer while its neighbours are in steps too, as their processes want the same cores; how many
-requests those run matters little, as most of a step's computation is there for the first one. It is measured as two
-calibrations of one server in turns, beside neighbours that never rest and beside idle ones. A live run is simulated with
-as much of the difference as its neighbours are busy, which the simulation itself foretells.
+A server's steps take longer while its neighbours are in steps too, as their processes want the same cores; most of a
+step's computation is there for its first request. It is measured as two calibrations of one server in turns, beside
+neighbours that never rest and beside idle ones. A live run is simulated with as much of the difference as its
+neighbours are busy, which the simulation itself foretells.
 """
 
 from collections.abc import Sequence

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-import pandas as pd
 import paced
+import pandas as pd
 import pytest
 from crowding import Crowding
 from experiments import Experiment
