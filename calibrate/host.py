@@ -34,12 +34,16 @@ _MOST = 20.0  # of a cost: powers of more overflow on the way
 _SETTLED = 1e-6  # relative: below the digits that are kept
 _HUBER = 1.345
 _SMALLEST_SIGMA = 1e-3  # no step is told better, and a server that is emulated leaves nothing to tell
-_EXPECTED = ((1.0, 0.5), (0.5, 0.5), (0.5, 0.5))
-"""What stolen time costs steps, and what the pace costs decode and prefill steps, give or take, before any sample says
-so. Steps that are all computation on the machine take a percent longer with each percent stolen, and with each percent
-that the pace is slower; steps that sleep, or compute on a GPU, less; steps that also wait for a core, more. Minutes in
-which next to nothing was stolen say as good as nothing of it, and neither 0 nor what a few chance samples say would do
-for minutes in which much is."""
+_STEAL_COST, _PACE_COST = (1.0, 0.5), (0.5, 0.5)
+"""What stolen time costs steps, and what the pace does, give or take, before any sample says so. Steps that are all
+computation on the machine take a percent longer with each percent stolen, and with each percent that the pace is
+slower; steps that sleep, or compute on a GPU, less; steps that also wait for a core, more. Minutes in which next to
+nothing was stolen say as good as nothing of it, and neither 0 nor what a few chance samples say would do for minutes in
+which much is."""
+_COMPUTED_COST_GIVE_OR_TAKE = 0.05
+"""Of the pace's cost to decode steps where it is seen how much of them the server computes: as much is expected. A
+server that waits for a GPU on a core looks as busy; there steps tell well enough that the pace costs nothing. On a
+machine in which pace and stolen time rise and fall together twenty samples do not."""
 
 
 class Spell(NamedTuple):
@@ -88,6 +92,7 @@ def _with_costs(host: Host, kinds: _Kinds, longer: Sequence[Floats]) -> Host:
     slower = np.array([1.0 if work_s is None or one.work_s is None else one.work_s / work_s for one in chain(*kinds)])
     is_decode = np.repeat([True, False], [len(times) for times in longer])
     times = np.concatenate(longer)
+    expected, give_or_take = zip(_STEAL_COST, _decode_pace_cost(kinds[0]), _PACE_COST, strict=True)
     of_host = np.where(is_decode, *np.array([host.factors(one.stolen, one.work_s) for one in chain(*kinds)]).T)
 
     def model(_: Floats, decode: float, prefill: float, *costs: float) -> Floats:
@@ -98,9 +103,9 @@ def _with_costs(host: Host, kinds: _Kinds, longer: Sequence[Floats]) -> Host:
     found, _ = curve_fit(
         model,
         times,
-        np.append(times, [expected for expected, _ in _EXPECTED]),
-        p0=[1.0, 1.0, *(expected for expected, _ in _EXPECTED)],
-        sigma=np.append(_spread(times / of_host, is_decode), [give_or_take for _, give_or_take in _EXPECTED]),
+        np.append(times, expected),
+        p0=[1.0, 1.0, *expected],
+        sigma=np.append(_spread(times / of_host, is_decode), give_or_take),
         absolute_sigma=True,
         bounds=(0, _MOST),
         x_scale="jac",
@@ -113,6 +118,12 @@ def _with_costs(host: Host, kinds: _Kinds, longer: Sequence[Floats]) -> Host:
     of_pace = {"decode_cost": of_decode, "prefill_cost": of_prefill}
     pace = None if host.pace is None else host.pace.model_copy(update=of_pace)
     return Host(steal=host.steal.model_copy(update={"cost": of_stolen}), pace=pace)
+
+
+def _decode_pace_cost(samples: Iterable[DecodeSample | PrefillSample]) -> tuple[float, float]:
+    """As expected, give or take."""
+    computed = [min(one.server_cores, 1.0) for one in samples if one.server_cores is not None]
+    return (float(np.mean(computed)), _COMPUTED_COST_GIVE_OR_TAKE) if computed else _PACE_COST
 
 
 def _spread(times: Floats, is_decode: npt.NDArray[np.bool_]) -> Floats:

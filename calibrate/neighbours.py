@@ -48,18 +48,22 @@ class _Mark:
     at: float
     unix_s: float
     ours_s: float
+    server_s: tuple[float, ...]
     all: ProcessorTime
 
 
 @dataclass(frozen=True, slots=True)
 class Meanwhile:
     """What was on the machine besides the server and us: cores that other processes used, the share of its processor
-    time that the host of a virtual machine had for others ("steal"), and how long a small piece of work took on it."""
+    time that the host of a virtual machine had for others ("steal"), and how long a small piece of work took on it. And
+    how much of a core the busiest of the server's processes used."""
 
     others_cores: float = 0.0
     stolen: float = 0.0
     work_s: float | None = None
     """None where it was not timed."""
+    server_cores: float | None = None
+    """None where the server cannot be seen."""
 
     @property
     def calm(self) -> bool:
@@ -73,20 +77,22 @@ class Neighbours(ExitStack):
     def __init__(self, url: str) -> None:
         super().__init__()
         parts = urlsplit(url)
-        self._ours: list[psutil.Process] = []
+        self._ours: list[psutil.Process] = [psutil.Process()]
+        self._server: list[psutil.Process] = []
         if parts.hostname in ("127.0.0.1", "localhost", "::1"):
-            self._ours = [psutil.Process(), *_server_tree(parts.port or 80)]
+            self._server = _server_tree(parts.port or 80)
         self._timed: list[Timed] = []
         self._mark: _Mark | None = None
         self._began = time.monotonic()
         self._waited_s = 0.0
         self._were_calm = False
         if self.can_see:
-            self.enter_context(PaceMeter(self._timed.append))
+            meter = self.enter_context(PaceMeter(self._timed.append))
+            self._ours.append(psutil.Process(meter.pid))
 
     @property
     def can_see(self) -> bool:
-        return len(self._ours) > 1
+        return bool(self._server)
 
     def start(self) -> None:
         """A sample begins."""
@@ -114,18 +120,21 @@ class Neighbours(ExitStack):
         self._waited_s += time.monotonic() - began
 
     def _now(self) -> _Mark:
-        ours_s = sum(_processor_s(process) for process in self._ours)
-        return _Mark(time.monotonic(), time.time(), ours_s, ProcessorTime.now())
+        ours_s = sum(map(_processor_s, self._ours))
+        return _Mark(time.monotonic(), time.time(), ours_s, tuple(map(_processor_s, self._server)), ProcessorTime.now())
 
     def _since(self, mark: _Mark) -> Meanwhile:
         now = self._now()
-        others_s = (now.all.busy_s - mark.all.busy_s) - (now.ours_s - mark.ours_s)
+        elapsed_s = max(now.at - mark.at, 1e-3)
+        server_s = [after - before for before, after in zip(mark.server_s, now.server_s, strict=True)]
+        others_s = (now.all.busy_s - mark.all.busy_s) - (now.ours_s - mark.ours_s) - sum(server_s)
         stolen = (now.all.stolen_s - mark.all.stolen_s) / max(now.all.cores_s - mark.all.cores_s, 1e-3)
         pace_since = min(mark.unix_s, now.unix_s - _PACE_OVER_S)
         return Meanwhile(
-            others_cores=round(max(others_s / max(now.at - mark.at, 1e-3), 0.0), 2),
+            others_cores=round(max(others_s / elapsed_s, 0.0), 2),
             stolen=round(stolen, 4),
             work_s=typical_work_s(timed for timed in self._timed if timed.at >= pace_since),
+            server_cores=round(max(server_s) / elapsed_s, 3),
         )
 
 

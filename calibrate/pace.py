@@ -5,14 +5,13 @@ else of ours runs and its host takes none of its time ("steal"): cores share cac
 cores that others use. Work that is always the same tells.
 """
 
-import json
-import os
+import shlex
+import subprocess
+import sys
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import cycle
 from types import TracebackType
 from typing import Final
 
@@ -21,13 +20,9 @@ from scipy.stats import trim_mean
 
 __all__ = ["WORK", "PaceMeter", "Timed", "typical_work_s"]
 
-WORK: Final = 3
-"""Which work it is, and what is typical of its times: they are not to be compared with those of another."""
-_INTERVAL_S = 0.0125
-_NUMBERS = 1_000_000
-_PLACES = 10_000
-_ENTRIES = 125
-_CALLS = 50
+WORK: Final = 4
+"""Which work it is, where it is done, and what is typical of its times: not to be compared with those of another."""
+_COMMAND = (sys.executable, "-m", "calibrate.timed_work")
 _LEFT_OUT = 0.1  # of the times at either end
 
 
@@ -42,67 +37,52 @@ class Timed:
 
 
 class PaceMeter(AbstractContextManager["PaceMeter"]):
-    """Measures while the block runs, in a thread of its own, which tells ``on_timed``."""
+    """Measures while the block runs, in a process of its own. ``on_timed`` is told of each piece, by a thread, from
+    before the block begins. Raises RuntimeError where the process ended by itself, which says why on stderr."""
 
     def __init__(self, on_timed: Callable[[Timed], None]) -> None:
         self._on_timed = on_timed
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._measure, name="pace", daemon=True)
 
     def __enter__(self) -> "PaceMeter":
+        # In a session of its own, so that it is left alone by Ctrl-C.
+        self._process = subprocess.Popen(_COMMAND, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        self._pieces = self._read()
+        first = next(self._pieces, None)
+        if first is None:
+            raise self._ended()
+        self._on_timed(first)
+        self._thread = threading.Thread(target=self._tell, name="pace", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
+        by_itself = self._process.poll() is not None
+        self._process.terminate()
         self._thread.join()
+        if by_itself and error is None:
+            raise self._ended()
+        self._process.wait()
 
-    def _measure(self) -> None:
-        work, cores = _Work(), _cores()
-        while True:
-            for core in cores:
-                if self._ended.wait(_INTERVAL_S):
-                    return
-                _move_to(core)
-                began = time.thread_time()
-                work.do()
-                self._on_timed(Timed(time.time(), core, time.thread_time() - began))
+    @property
+    def pid(self) -> int:
+        """The process that works."""
+        return self._process.pid
 
+    def _read(self) -> Iterator[Timed]:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                at, core, work_s = line.split()
+                yield Timed(float(at), int(core), float(work_s))
 
-class _Work:
-    """As a server's step: numbers from all over more memory than a core's own caches hold, objects that come and go,
-    and many small calls into a library. 1 ms in all, 4% of each of two cores.
+    def _tell(self) -> None:
+        for timed in self._pieces:
+            self._on_timed(timed)
 
-    Work in the core's own caches tells less. In a trial on one machine the mean decode step over 8 s varied by 10%:
-    work of these three kinds left 2.7% of that, and a loop of additions and a pass over 1 MB left 5.5%. The pace
-    changes within a second: in another, over 2 s, work every 12.5 ms left 2.9%, every 25 ms 3.3%, every 50 ms 3.7%.
-    """
-
-    def __init__(self) -> None:
-        rng = np.random.default_rng(0)
-        self._numbers = rng.integers(0, 9, _NUMBERS)
-        # Others than last time, which may be in the caches still.
-        self._places = cycle(rng.integers(0, _NUMBERS, (8, _PLACES)))
-        self._document = [{"id": entry, "name": str(entry), "values": [entry, entry / 2]} for entry in range(_ENTRIES)]
-        self._row = np.ones(8)
-
-    def do(self) -> None:
-        self._numbers[next(self._places)].sum()
-        json.loads(json.dumps(self._document))
-        for _ in range(_CALLS):
-            np.concatenate([np.tanh(self._row), self._row.reshape(2, 4).T.sum(axis=1)])
-
-
-def _cores() -> list[int]:
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
-
-
-def _move_to(core: int) -> None:
-    """This thread alone, where the system lets it choose."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
+    def _ended(self) -> RuntimeError:
+        return RuntimeError(f"{shlex.join(_COMMAND)} ended by itself, with {self._process.wait()}")
 
 
 def typical_work_s(found: Iterable[Timed]) -> float | None:

@@ -44,6 +44,8 @@ class DecodeSample:
     """The share of the machine's processor time that the host of a virtual machine had for others meanwhile."""
     work_s: float | None = None
     """Seconds on a core that a small piece of work took on the machine meanwhile; None where it was not timed."""
+    server_cores: float | None = None
+    """Of a core, how much the busiest of the server's processes used meanwhile; None where that cannot be seen."""
     ingress_spacing_s: float | None = None
     """Between two of the requests, which were sent at once, on their way to the scheduler, by the server's own
     timestamps (``--enable-metrics``); None where it gives none, or there was one request."""
@@ -68,6 +70,7 @@ class PrefillSample:
     point: str
     stolen: float = 0.0
     work_s: float | None = None
+    server_cores: float | None = None
     kind: Literal["prefill"] = "prefill"
 
 
@@ -88,6 +91,7 @@ class RideSample:
     point: str
     stolen: float = 0.0
     work_s: float | None = None
+    server_cores: float | None = None
     kind: Literal["ride"] = "ride"
 
 

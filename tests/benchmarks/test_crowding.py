@@ -11,13 +11,14 @@ from experiments import Experiment
 from pace import PaceLog, RunPace
 from paced import validate_at_pace
 from sitting import Given, Sitting
+from support.profiles import calibrated_now
 from validation_report import PACE
 
 from calibrate.host import Spell
 from simcore.profile import ServiceProfile
 from simcore.profile_parts import Slowdown
 
-PROFILE = ServiceProfile.load("sglang-cpu-tiny", Path())
+PROFILE = calibrated_now()
 CROWDING = Crowding(decode=0.8, prefill=0.9)
 
 

@@ -15,16 +15,16 @@ from experiments import Experiment
 from pace import PaceLog, RunPace
 from paced import validate_at_pace
 from sitting import Given
+from support.profiles import calibrated_now
 from validation_report import AS_CALIBRATED, PACE, write_report
 
-import calibrate.pace
 from calibrate.host import Spell
 from simcore.profile import ServiceProfile
 
 
 @pytest.fixture
 def profile() -> ServiceProfile:
-    return ServiceProfile.load("sglang-cpu-tiny", Path())
+    return calibrated_now()
 
 
 def log_of(file: Path, rows: list[tuple[float, int, float, float, float]]) -> PaceLog:
@@ -46,8 +46,7 @@ def measure(file: Path, count: int) -> None:
         time.sleep(0.01)
 
 
-def test_what_is_measured_is_found_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate.pace, "_INTERVAL_S", 0.005)
+def test_what_is_measured_is_found_by_time(tmp_path: Path) -> None:
     file = tmp_path / "pace.csv"
     log = PaceLog(file)
     with log.measuring():

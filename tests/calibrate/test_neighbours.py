@@ -1,7 +1,8 @@
 """What is seen of other work on the server's machine, and of the time that its host has for others."""
 
+import os
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from itertools import count
 from typing import ClassVar, NamedTuple
 
@@ -33,9 +34,9 @@ class OtherTimes(NamedTuple):
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, before: object, after: object, ours_s: float) -> Meanwhile:
-    """Between two readings, 10 s apart, in which the server and we used ``ours_s`` of processor time."""
+    """Between two readings, 10 s apart, in which we and the meter used ``ours_s`` of processor time."""
     times, clock = iter((before, after)), iter((100.0, 110.0))
-    ours: Iterator[float] = iter((0.0, 0.0, ours_s, 0.0))
+    ours: Iterator[float] = iter((0.0, 0.0, 0.0, ours_s / 2, 0.0, ours_s / 2))
     monkeypatch.setattr(neighbours, "_server_tree", lambda _: [psutil.Process()])
     monkeypatch.setattr(neighbours, "_processor_s", lambda _: next(ours))
     monkeypatch.setattr(neighbours.psutil, "cpu_times", lambda: next(times))
@@ -102,14 +103,17 @@ def test_of_a_server_elsewhere_nothing_is_seen() -> None:
         assert elsewhere.meanwhile() == Meanwhile(0.0, 0.0, None)
 
 
-class Meter(nullcontext[None]):
+class Meter(AbstractContextManager["Meter"]):
     """Takes the place of the meter, and times nothing by itself."""
 
     tell: ClassVar[Callable[[Timed], None]]
+    pid = os.getpid()
 
     def __init__(self, on_timed: Callable[[Timed], None]) -> None:
-        super().__init__()
         Meter.tell = on_timed
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def test_the_pace_is_that_of_the_sample_and_of_one_second_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
