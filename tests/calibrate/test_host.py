@@ -237,6 +237,25 @@ def test_samples_that_say_nothing_of_a_cost_leave_it_as_expected() -> None:
     assert (found.pace.decode_cost, found.pace.prefill_cost) == pytest.approx((0.5, 0.5), abs=0.01)
 
 
+def test_the_pace_is_expected_to_cost_a_decode_step_what_the_server_computes_of_it() -> None:
+    steady = samples([0.0], noise=0.1)
+    for cores, expected in ((0.3, 0.3), (1.4, 1.0)):
+        seen = [replace(one, work_s=WORK_S, server_cores=cores) for one in steady]
+        found = fit_all(split_samples(seen), mixed_chunk=False).host
+        assert found is not None
+        assert found.pace is not None
+        assert (found.pace.decode_cost, found.pace.prefill_cost) == pytest.approx((expected, 0.5), abs=0.01)
+
+
+def test_samples_that_tell_what_the_pace_costs_are_believed_whatever_the_server_computes() -> None:
+    """As of a server that waits for a GPU on a core."""
+    seen = [replace(one, server_cores=1.0) for one in at_paces(samples([0.0]), 0.0, 0.0)]
+    found = fit_all(split_samples(seen), mixed_chunk=False).host
+    assert found is not None
+    assert found.pace is not None
+    assert found.pace.decode_cost == pytest.approx(0.0, abs=0.13)
+
+
 def test_samples_that_say_that_there_is_no_cost_are_believed() -> None:
     steady = samples([0.0])
     uneven = [replace(one, stolen=UNEVEN[number % len(UNEVEN)]) for number, one in enumerate(steady)]

@@ -34,7 +34,7 @@ class OtherTimes(NamedTuple):
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, before: object, after: object, ours_s: float) -> Meanwhile:
-    """Between two readings, 10 s apart, in which we and the meter used ``ours_s`` of processor time."""
+    """Between two readings, 10 s apart, in which the meter and the server used ``ours_s`` of processor time."""
     times, clock = iter((before, after)), iter((100.0, 110.0))
     ours: Iterator[float] = iter((0.0, 0.0, 0.0, ours_s / 2, 0.0, ours_s / 2))
     monkeypatch.setattr(neighbours, "_server_tree", lambda _: [psutil.Process()])
@@ -54,6 +54,8 @@ def test_stolen_time_is_a_share_of_all_and_not_others_work(monkeypatch: pytest.M
     after = LinuxTimes(56.0, 6.0, 110.0, 3.0, 3.0, 5.0, 0.0)
     found = seen(monkeypatch, before, after, ours_s=4.0)
     assert found.others_cores == pytest.approx(0.3)
+    # Half of it was the server's, over 10 s.
+    assert found.server_cores == pytest.approx(0.2)
     assert found.stolen == pytest.approx(0.1)
     assert found.calm
 

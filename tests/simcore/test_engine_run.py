@@ -77,6 +77,8 @@ def test_ctrl_c_is_an_interruption(tmp_path: Path) -> None:
         if ended == 400:
             os.kill(os.getpid(), signal.SIGINT)
 
+    # Where the tests were started in the background, Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     result = run(thousand(tmp_path), on_progress=interrupt)
     check_partial(result, run(thousand(tmp_path)))
 
