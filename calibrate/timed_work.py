@@ -72,7 +72,8 @@ def _move_to(core: int) -> None:
 def _tell() -> None:
     try:
         for at, core, work_s in timed_pieces():
-            print(at, core, work_s, flush=True)
+            # In one piece, also with PYTHONUNBUFFERED: a process that is ended leaves no part of a line.
+            print(f"{at} {core} {work_s}\n", end="", flush=True)
     except BrokenPipeError:
         # The reader was killed. Python would flush what is left at its end, in vain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

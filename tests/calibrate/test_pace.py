@@ -67,6 +67,16 @@ def test_work_ends_without_a_word_when_its_reader_is_gone() -> None:
     assert work.returncode == 0
 
 
+def test_lines_are_whole_where_output_is_unbuffered() -> None:
+    reading, writing = os.pipe()
+    with subprocess.Popen(pace._COMMAND, stdout=writing, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as work:
+        os.close(writing)
+        told = [os.read(reading, 4096) for _ in range(20)]
+        work.terminate()
+    os.close(reading)
+    assert all(lines.endswith(b"\n") for lines in told)
+
+
 def test_where_threads_cannot_be_moved_there_is_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_setaffinity")
     monkeypatch.delattr(os, "sched_getaffinity")
