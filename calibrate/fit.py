@@ -7,6 +7,7 @@ Huber weights, so that a few odd samples do not bend the rest. No randomness: eq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -179,7 +180,8 @@ def fit_non_negative(columns: Floats, target: Floats, known: Floats | None = Non
         if np.abs(found - before).max() <= _SETTLED * found.max():
             break
         errors = np.abs(relative @ found - wanted)
-        sigma = max(_MAD_TO_SIGMA * float(np.median(errors)), _SMALLEST_SIGMA)
+        # Not numpy's, which takes ten times as long for twenty numbers, and took half of a fit.
+        sigma = max(_MAD_TO_SIGMA * median(errors.tolist()), _SMALLEST_SIGMA)
         weights = np.minimum(1.0, _HUBER * sigma / np.maximum(errors, _SMALLEST_SIGMA))
     return np.asarray(found / scale, dtype=np.float64)
 

@@ -32,7 +32,7 @@ def sglang_benchmark(python: str, model: str, urls: list[str], out: Path, enviro
     config.write_text("port: 31990\nservers:\n" + "".join(f"  - url: {url}\n" for url in urls))
     serve = subprocess.Popen(simroute("serve", "--config", str(config)), cwd=ROOT, env=environment)
     try:
-        wait("http://127.0.0.1:31990", 30)
+        wait("http://127.0.0.1:31990", serve, 30)
         command = [python, "-m", "sglang.benchmark.serving", "--backend", "sglang"]
         command += ["--base-url", "http://127.0.0.1:31990", "--dataset-name", "random-ids", "--tokenizer", model]
         command += ["--num-prompts", "60", "--request-rate", "8", "--random-input-len", "128"]
@@ -77,8 +77,8 @@ def main() -> None:
             server = start(given.python, given.model, port, given.out / f"server-{port}.log")
             stack.callback(stop, server)
             servers.append(server)
-        for url in urls:
-            wait(url, 300)
+        for url, server in zip(urls, servers, strict=True):
+            wait(url, server, 300)
             slow_down(url)
         print("the servers are ready", file=sys.stderr, flush=True)
         command = simroute("live", "--scenario", str(HERE / "cpu.yaml"), "--servers", ",".join(urls))

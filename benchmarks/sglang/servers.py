@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -35,7 +36,11 @@ SWITCHES = ["--disable-overlap-schedule", "--sleep-on-idle", "--enable-metrics",
 
 
 def start(python: str, model: str, port: int, log: Path, **flags: object) -> subprocess.Popen[bytes]:
-    """One server in a process group of its own; ``flags`` change or add to FLAGS: max_total_tokens=768."""
+    """One server in a process group of its own; ``flags`` change or add to FLAGS: max_total_tokens=768. Raises OSError
+    where something listens on the port: it would be measured in the server's place."""
+    with socket.socket() as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        attempt.bind(("127.0.0.1", port))
     given = FLAGS | {f"--{name.replace('_', '-')}": str(value) for name, value in flags.items()}
     words = [word for pair in given.items() for word in pair] + SWITCHES
     command = [python, "-m", "sglang.launch_server", "--model-path", model, "--served-model-name", "tiny"]
@@ -49,14 +54,16 @@ def start(python: str, model: str, port: int, log: Path, **flags: object) -> sub
         )
 
 
-def wait(url: str, within_s: float) -> None:
-    """Until a server is ready."""
+def wait(url: str, server: subprocess.Popen[bytes], within_s: float) -> None:
+    """Until a server is ready. Raises RuntimeError where its process ends before, OSError where it takes longer."""
     deadline = time.monotonic() + within_s
     while True:
         try:
             urllib.request.urlopen(f"{url}/ready", timeout=2).close()
             return
         except OSError:
+            if server.poll() is not None:
+                raise RuntimeError(f"the server of {url} ended, with {server.returncode}") from None
             if time.monotonic() > deadline:
                 raise
             time.sleep(1)

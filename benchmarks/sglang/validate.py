@@ -92,12 +92,14 @@ def serving(
 ) -> Iterator[None]:
     """Slowed-down servers on the ports, while the block runs."""
     with ExitStack() as stack:
+        servers = {}
         for port in ports:
             log = sitting.given.out / f"server-{port}-{flags['max_running_requests']}.log"
-            stack.callback(stop, start(python, str(model), port, log, **flags))
-        urls = [f"http://127.0.0.1:{port}" for port in ports]
-        for url in urls:
-            wait(url, 300)
+            servers[f"http://127.0.0.1:{port}"] = server = start(python, str(model), port, log, **flags)
+            stack.callback(stop, server)
+        for url, server in servers.items():
+            wait(url, server, 300)
+        urls = list(servers)
         sitting.say("warming up")
         warm_up(urls, LONGEST_STEP)
         for url in urls:
