@@ -38,9 +38,7 @@ SWITCHES = ["--disable-overlap-schedule", "--sleep-on-idle", "--enable-metrics",
 def start(python: str, model: str, port: int, log: Path, **flags: object) -> subprocess.Popen[bytes]:
     """One server in a process group of its own; ``flags`` change or add to FLAGS: max_total_tokens=768. Raises OSError
     where something listens on the port: it would be measured in the server's place."""
-    with socket.socket() as attempt:
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        attempt.bind(("127.0.0.1", port))
+    socket.create_server(("127.0.0.1", port)).close()
     given = FLAGS | {f"--{name.replace('_', '-')}": str(value) for name, value in flags.items()}
     words = [word for pair in given.items() for word in pair] + SWITCHES
     command = [python, "-m", "sglang.launch_server", "--model-path", model, "--served-model-name", "tiny"]

@@ -78,8 +78,11 @@ def test_ctrl_c_is_an_interruption(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     # Where the tests were started in the background, Ctrl-C is ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    result = run(thousand(tmp_path), on_progress=interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = run(thousand(tmp_path), on_progress=interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
     check_partial(result, run(thousand(tmp_path)))
 
 
