@@ -12,11 +12,10 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 from openai import OpenAI
-from servers import slow_down, start, stop, wait
+from servers import running, slow_down, wait
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -69,16 +68,10 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ports = [31981, 31982, 31983, 31984]
-    urls = [f"http://127.0.0.1:{port}" for port in ports]
-    with ExitStack() as stack:
-        servers = []
-        for port in ports:
-            server = start(given.python, given.model, port, given.out / f"server-{port}.log")
-            stack.callback(stop, server)
-            servers.append(server)
-        for url, server in zip(urls, servers, strict=True):
-            wait(url, server, 300)
+    logs = {port: given.out / f"server-{port}.log" for port in (31981, 31982, 31983, 31984)}
+    with running(given.python, given.model, logs) as servers:
+        urls = list(servers)
+        for url in urls:
             slow_down(url)
         print("the servers are ready", file=sys.stderr, flush=True)
         command = simroute("live", "--scenario", str(HERE / "cpu.yaml"), "--servers", ",".join(urls))
@@ -88,7 +81,7 @@ def main() -> None:
         print("simroute live ended with", live.returncode, file=sys.stderr, flush=True)
         sglang_benchmark(given.python, given.model, urls, given.out, environment)
         print("SGLang's benchmark is done", file=sys.stderr, flush=True)
-        pairs = [word for url, server in zip(urls[:2], servers[:2], strict=True) for word in (url, str(server.pid))]
+        pairs = [word for url, server in list(servers.items())[:2] for word in (url, str(server.pid))]
         with (given.out / "faults.json").open("w") as output:
             faults = [sys.executable, str(HERE / "faults.py"), *pairs]
             subprocess.run(faults, env=environment, stdout=output, check=False)

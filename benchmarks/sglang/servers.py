@@ -8,10 +8,12 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+Server = subprocess.Popen[bytes]
 
 FORWARD_SLEEP_S = 0.04
 FLAGS = {
@@ -35,7 +37,20 @@ ENVIRONMENT = {
 SWITCHES = ["--disable-overlap-schedule", "--sleep-on-idle", "--enable-metrics", "--incremental-streaming-output"]
 
 
-def start(python: str, model: str, port: int, log: Path, **flags: object) -> subprocess.Popen[bytes]:
+@contextmanager
+def running(python: str, model: str, logs: Mapping[int, Path], **flags: object) -> Iterator[dict[str, Server]]:
+    """While the block runs, a server on each port, with its log: ready, by their addresses."""
+    with ExitStack() as stack:
+        servers = {}
+        for port, log in logs.items():
+            servers[f"http://127.0.0.1:{port}"] = server = start(python, model, port, log, **flags)
+            stack.callback(stop, server)
+        for url, server in servers.items():
+            wait(url, server, 300)
+        yield servers
+
+
+def start(python: str, model: str, port: int, log: Path, **flags: object) -> Server:
     """One server in a process group of its own; ``flags`` change or add to FLAGS: max_total_tokens=768. Raises OSError
     where something listens on the port: it would be measured in the server's place."""
     socket.create_server(("127.0.0.1", port)).close()
@@ -52,7 +67,7 @@ def start(python: str, model: str, port: int, log: Path, **flags: object) -> sub
         )
 
 
-def wait(url: str, server: subprocess.Popen[bytes], within_s: float) -> None:
+def wait(url: str, server: Server, within_s: float) -> None:
     """Until a server is ready. Raises RuntimeError where its process ends before, OSError where it takes longer."""
     deadline = time.monotonic() + within_s
     while True:
@@ -95,7 +110,7 @@ def _post(url: str, body: dict[str, object]) -> None:
         response.read()
 
 
-def stop(server: subprocess.Popen[bytes]) -> None:
+def stop(server: Server) -> None:
     """End a server's whole group."""
     with suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGKILL)

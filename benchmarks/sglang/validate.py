@@ -19,14 +19,14 @@ late, the worst are measured a second time, where the script is in time itself.
 
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from crowding import Crowding
 from experiments import Experiment
 from pace import PaceLog
 from paced import validate_at_pace
-from servers import FORWARD_SLEEP_S, slow_down, start, stop, wait, warm_up
+from servers import FORWARD_SLEEP_S, running, slow_down, warm_up
 from sitting import ROOT, Sitting, arguments, busy, given_by
 
 PORTS = (31981, 31982, 31983, 31984)
@@ -91,14 +91,8 @@ def serving(
     sitting: Sitting, python: str, model: Path, ports: Sequence[int], flags: dict[str, object], sleep_s: float
 ) -> Iterator[None]:
     """Slowed-down servers on the ports, while the block runs."""
-    with ExitStack() as stack:
-        servers = {}
-        for port in ports:
-            log = sitting.given.out / f"server-{port}-{flags['max_running_requests']}.log"
-            servers[f"http://127.0.0.1:{port}"] = server = start(python, str(model), port, log, **flags)
-            stack.callback(stop, server)
-        for url, server in servers.items():
-            wait(url, server, 300)
+    logs = {port: sitting.given.out / f"server-{port}-{flags['max_running_requests']}.log" for port in ports}
+    with running(python, str(model), logs, **flags) as servers:
         urls = list(servers)
         sitting.say("warming up")
         warm_up(urls, LONGEST_STEP)
