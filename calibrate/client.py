@@ -17,6 +17,8 @@ from .errors import NotSglangError, RefusedError, ServerGoneError, ServerMisbeha
 __all__ = ["Answer", "SglangClient"]
 
 _CONTROL_TIMEOUT_S = 30.0
+_KEEP_ALIVE_S = 2.5
+"""Of an idle connection: servers close it after 5 s, and a request that is sent at that moment would be lost."""
 _FLUSH_WITHIN_S = 2
 _COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
 
@@ -52,7 +54,7 @@ class SglangClient:
 
     async def __aenter__(self) -> Self:
         # No limit on connections: a batch of any size has to be in flight at once.
-        connector = aiohttp.TCPConnector(limit=0)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
         self._session = aiohttp.ClientSession(
             headers=self._headers, connector=connector, timeout=timeout, read_bufsize=2**20, trust_env=False
