@@ -8,15 +8,17 @@ prefixes; a cap that changes; one server under continuous and static batches; an
 small for what is admitted. Tables, plots and what did not hold go to FOLDER.
 
 Servers on two cores slow each other down, which the simulator does not know. So the profile for all four is measured
-while the other three never rest, and the one for a single server while they are idle. And the machine drifts: the
-experiments on four servers run in rounds, each between 45 s more of the one calibration and 30 s more of the other, and
-all are simulated with what was measured in all of them. Its pace, and what its host takes of it, are measured beside
-live runs as well, and in the end each run is simulated once more, with steps as the calibration found them to be at the
-pace that the machine had meanwhile, beside what was taken, and beside neighbours that are as busy as the first
-simulation has them (``crowding.py``). Of the runs beside which that was more than a tenth, or whose load generator was
-late, the worst are measured a second time, where the script is in time itself.
+while the other three never rest, and with steps as long as these have them (``served.py``); the one for a single
+server is measured while they are idle. And the machine drifts: the experiments on four servers run in rounds, each
+between 45 s more of the one calibration and 30 s more of the other, and all are simulated with what was measured in all
+of them. Its pace, and what its host takes of it, are measured beside live runs as well, and in the end each run is
+simulated once more, with steps as the calibration found them to be at the pace that the machine had meanwhile, beside
+what was taken, and beside neighbours that are as busy as the first simulation has them (``crowding.py``). Of the runs
+beside which that was more than a tenth, or whose load generator was late, the worst are measured a second time, where
+the script is in time itself.
 """
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ from crowding import Crowding
 from experiments import Experiment
 from pace import PaceLog
 from paced import validate_at_pace
+from served import as_served
 from servers import FORWARD_SLEEP_S, running, slow_down, warm_up
 from sitting import ROOT, Sitting, arguments, busy, given_by
 
@@ -61,13 +64,16 @@ def with_fleet(
 
 def on_real_servers(sitting: Sitting, sglang: Path, log: PaceLog) -> None:
     python, given = str(sglang / "bin/python"), sitting.given
-    model = given.out / "model"
+    model, neighbours = given.out / "model", given.out / "beside"
+    if not given.resume:
+        shutil.rmtree(neighbours, ignore_errors=True)
     subprocess.run([python, str(ROOT / "tests/sglang/make_model.py"), str(model), "micro"], check=True)
     urls = [f"http://127.0.0.1:{port}" for port in PORTS]
 
     def beside(further: bool) -> str:
-        neighbours = busy(urls[1:], given.out / "beside")
-        return sitting.calibrate(urls[0], "sglang-cpu-micro-beside", "45s", further=further, beside=neighbours)
+        load = busy(urls[1:], neighbours)
+        calibrated = sitting.calibrate(urls[0], "sglang-cpu-micro-beside", "45s", further=further, beside=load)
+        return as_served(calibrated, neighbours, given.out / "profile-as-served.json")
 
     def alone(further: bool) -> str:
         return sitting.calibrate(urls[0], "sglang-cpu-micro-alone", "30s", further=further)

@@ -41,18 +41,25 @@ def factors(profile: ServiceProfile) -> list[float]:
 
 def test_steps_are_as_long_as_the_neighbours_are_busy() -> None:
     measured = PROFILE.model_copy(update={"slowdowns": slowdowns((1.0, 1.0), (2.0, 1.0), (1.0, 3.0))})
-    # Two at once are no busier than one, and out of order.
+    # Two at once are one step, and out of order.
     a, b = ran("a", (1.0, 2.5), (0.0, 2.0), (3.5, 4.0)), ran("b", (0.5, 1.0), (1.0, 1.25))
     requests = pd.concat([a, b, ran("b", (0.0, 9.0), status="failed")])
     found = CROWDING.beside(measured, requests, servers=2)
     assert [one.at_s for one in found.slowdowns] == [0.0, 1.0, 2.0]
-    # The one is busy for all of the first two seconds and half of the next two, the other for half a second and then
-    # for a quarter.
-    shares = (0.75, 0.625, 0.25)
+    # In a step: one server for all of the first two seconds and half of the next two, the other for half a second and
+    # then for a quarter. Requests: 1.5 s of them, 2.25 and 1.
+    most = 2 * PROFILE.settings.max_running_requests
+    shares = [(0.75 + 1.5 / most) / 2, (0.625 + 2.25 / most) / 2, (0.25 + 0.5 / most) / 2]
     of_decode, of_prefill = ([alone + (1 - alone) * share for share in shares] for alone in (0.8, 0.9))
     assert factors(found) == pytest.approx(
         [of_decode[0], of_prefill[0], 2 * of_decode[1], of_prefill[1], of_decode[2], 3 * of_prefill[2]]
     )
+
+
+def test_neighbours_that_are_full_cost_all_of_it() -> None:
+    measured = PROFILE.model_copy(update={"slowdowns": slowdowns((1.0, 1.0))})
+    full = pd.concat([ran(server, (0.0, 4.0)) for server in "ab" for _ in range(PROFILE.settings.max_running_requests)])
+    assert factors(CROWDING.beside(measured, full, servers=2)) == pytest.approx([1.0, 1.0])
 
 
 def test_the_cost_is_what_two_calibrations_differ_by(tmp_path: Path) -> None:
@@ -93,7 +100,8 @@ def test_a_live_run_is_simulated_beside_neighbours_as_the_first_simulation_has_t
         validate_at_pace(sitting, experiment, ["a", "b"], str(profile), log, crowding)
         found.append(ServiceProfile.load(str(tmp_path / f"profiles-{experiment.name}/one.json"), Path()))
     without, beside = (one.slowdowns[0] for one in found)
-    # One of two servers is busy: half of the way.
-    assert beside.decode == pytest.approx(without.decode * 0.9)
-    assert beside.prefill == pytest.approx(without.prefill * 0.95)
+    # One of two servers is in a step, with one request.
+    share = (1 / 2 + 1 / (2 * PROFILE.settings.max_running_requests)) / 2
+    assert beside.decode == pytest.approx(without.decode * (0.8 + 0.2 * share))
+    assert beside.prefill == pytest.approx(without.prefill * (0.9 + 0.1 * share))
     assert json.loads((tmp_path / experiment.name / PACE).read_text())["crowding"] == {"decode": 0.8, "prefill": 0.9}
