@@ -2,8 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +28,8 @@ from .readings import (
 from .samples import DecodeSample, PrefillSample, ReportSample, RideSample, Sample
 
 __all__ = ["Prober"]
+
+_Found = TypeVar("_Found")
 
 _TOKEN_IDS = (10, 30_000)  # of nearly every vocabulary, without its special tokens
 _WARM_UP_TOKENS = 8
@@ -203,10 +206,9 @@ class Prober:
             if waited_for == 0:
                 begun.set()
 
-        decoding = asyncio.ensure_future(self._together([point.prompt_tokens] * point.batch, point.steps, heard))
-        waiting = asyncio.ensure_future(begun.wait())
+        together = self._together([point.prompt_tokens] * point.batch, point.steps, heard)
         riders: list[Rider] = []
-        try:
+        async with _meanwhile(together) as decoding, _meanwhile(begun.wait()) as waiting:
             await asyncio.wait([decoding, waiting], return_when="FIRST_COMPLETED")
             while not riders or (len(riders) < _RIDERS and most_tokens < point.steps - _RIDE_BEFORE_END):
                 prompt = self._prompt(self._rng.randint(point.fewest_tokens, point.new_tokens))
@@ -215,28 +217,36 @@ class Prober:
                 # Random, so that prompts come at any moment of a step, as they do in use.
                 await asyncio.sleep(self._rng.uniform(1, 2) * answer.ttft_s)
             return await decoding, riders
-        finally:
-            waiting.cancel()
-            decoding.cancel()
 
     async def _report(self, point: ReportPoint) -> list[ReportSample]:
         clock = asyncio.get_running_loop().time
-        decoding = asyncio.ensure_future(self._client.generate(self._prompt(point.work_tokens), point.steps))
-        await asyncio.sleep(_SETTLE_S)
         samples: list[ReportSample] = []
         changed_at, stamp = 0.0, None
-        while not decoding.done():
-            began = clock()
-            load = await self._client.load()
-            now = clock()
-            refresh_s = None
-            if load["timestamp"] != stamp:
-                refresh_s = float(load["timestamp"]) - changed_at if stamp is not None else None
-                stamp, changed_at = load["timestamp"], float(load["timestamp"])
-            if len(samples) < _REPORTS:
-                samples.append(ReportSample(now - began, refresh_s, point.name))
-        await decoding
+        async with _meanwhile(self._client.generate(self._prompt(point.work_tokens), point.steps)) as decoding:
+            await asyncio.sleep(_SETTLE_S)
+            while not decoding.done():
+                began = clock()
+                load = await self._client.load()
+                now = clock()
+                refresh_s = None
+                if load["timestamp"] != stamp:
+                    refresh_s = float(load["timestamp"]) - changed_at if stamp is not None else None
+                    stamp, changed_at = load["timestamp"], float(load["timestamp"])
+                if len(samples) < _REPORTS:
+                    samples.append(ReportSample(now - began, refresh_s, point.name))
+            await decoding
         return samples
+
+
+@asynccontextmanager
+async def _meanwhile(work: Coroutine[Any, Any, _Found]) -> AsyncIterator["asyncio.Task[_Found]"]:
+    """A task beside the block, which it does not outlive: also where the campaign's time is over in mid-probe."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _all(requests: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:

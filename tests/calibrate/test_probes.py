@@ -12,7 +12,7 @@ import pytest
 from calibrate.client import Answer, SglangClient
 from calibrate.errors import ServerMisbehavedError
 from calibrate.neighbours import Neighbours
-from calibrate.plan import DECODE_TOKENS, RIDE_TOKENS, DecodePoint, Point, PrefillPoint, RidePoint
+from calibrate.plan import DECODE_TOKENS, RIDE_TOKENS, DecodePoint, Point, PrefillPoint, ReportPoint, RidePoint
 from calibrate.probes import Prober
 from calibrate.samples import DecodeSample, PrefillSample, RideSample, Sample
 
@@ -210,3 +210,41 @@ def test_a_ride_without_a_prompt_in_time_is_refused() -> None:
     gaps_s = [STEP_S] * STEPS
     with pytest.raises(ServerMisbehavedError, match="no prompt came while 2 requests decoded"):
         visit(PlannedServer(gaps_s, 2.0 + sum(gaps_s), single_s=STEP_S), RidePoint(2, 64, 32, 32))
+
+
+class EndlessServer(PlannedServer):
+    """Answers of several tokens never come."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.begun = self.ended = 0
+
+    async def load(self) -> dict[str, Any]:
+        await asyncio.sleep(0.001)
+        return {"num_running_reqs": 0, "num_waiting_reqs": 0, "timestamp": 1.0}
+
+    async def generate(
+        self, input_ids: Sequence[int], max_new_tokens: int, on_tokens: Callable[[int], None] | None = None
+    ) -> Answer:
+        self.begun += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.ended += 1
+        raise AssertionError("an event that nobody sets was set")
+
+
+@pytest.mark.parametrize("point", [ReportPoint(), RidePoint(2, 64, 32, 32)], ids=["load report", "ride"])
+def test_a_visit_that_is_out_of_time_leaves_no_request(point: Point) -> None:
+    server = EndlessServer()
+
+    async def out_of_time() -> tuple[int, int]:
+        with Neighbours(server.url) as neighbours:
+            prober = Prober(server, random.Random(0), radix_cache=True, neighbours=neighbours)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await prober.take(point)
+        return server.begun, server.ended
+
+    begun, ended = asyncio.run(out_of_time())
+    assert begun == ended > 0
