@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -106,18 +107,19 @@ def _valid_range(split: Split) -> ValidRange:
 
 
 def _load_report(samples: Sequence[Sample]) -> LoadReport | None:
-    readings = [sample for sample in samples if isinstance(sample, ReportSample)]
-    refreshes = np.array([sample.refresh_s for sample in readings if sample.refresh_s])
-    if not len(refreshes):
+    found = [sample for sample in samples if isinstance(sample, ReportSample)]
+    if not found:
         return None
-    round_trip_s = float(np.median([sample.round_trip_s for sample in readings]))
-    # Read at a random moment, a report is on average half an interval old, long intervals counting for more.
-    age_s = float((refreshes**2).mean() / (2 * refreshes.mean()))
+    refreshes_s = [sample.refresh_s for sample in found if sample.refresh_s is not None]
     return LoadReport(
-        round_trip_s=float(f"{round_trip_s:.3g}"),
-        refresh_s=float(f"{refreshes.mean():.3g}"),
-        delay_s=float(f"{round_trip_s / 2 + age_s:.3g}"),
+        round_trip_s=_short(np.median([sample.round_trip_s for sample in found])),
+        refresh_s=_short(np.mean(refreshes_s)) if refreshes_s else None,
+        delay_s=_short(np.mean([(sample.seen_after_s, sample.gone_after_s) for sample in found])),
     )
+
+
+def _short(value: np.floating[Any]) -> float:
+    return float(f"{value:.3g}")
 
 
 def _provenance(facts: ServerFacts, fitted: Fitted, session: Session) -> Provenance:

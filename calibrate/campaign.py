@@ -11,7 +11,7 @@ from scipy.stats import median_abs_deviation
 from scipy.stats import t as student
 
 from .errors import ForeignTrafficError, ServerMisbehavedError
-from .plan import Plan, Point, ReportPoint
+from .plan import LOAD_REPORT, Plan, Point
 from .probes import Prober
 from .samples import DecodeSample, PrefillSample, ReportSample, RideSample, Sample
 from .split import was_disturbed
@@ -158,5 +158,5 @@ def _point_values(samples: list[Sample]) -> list[tuple[str, float, bool]]:
                 pass
     reports = [sample.round_trip_s for sample in samples if isinstance(sample, ReportSample)]
     if reports:
-        values.append((ReportPoint().name, float(np.median(reports)), False))
+        values.append((LOAD_REPORT, float(np.median(reports)), False))
     return values

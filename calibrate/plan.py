@@ -9,8 +9,9 @@ import numpy as np
 
 from .server_facts import ServerFacts
 
-__all__ = ["DecodePoint", "Plan", "Point", "PrefillPoint", "ReportPoint", "RidePoint", "make_plan"]
+__all__ = ["LOAD_REPORT", "DecodePoint", "Plan", "Point", "PrefillPoint", "ReportPoint", "RidePoint", "make_plan"]
 
+LOAD_REPORT: Final = "load report"
 DECODE_TOKENS: Final = 33
 """Tokens that each request of a decode run generates at least: 31 full steps. A machine drifts more between two visits
 of a point than the mean of so few scatters, so short visits and more rounds of them tell more in the same time."""
@@ -100,11 +101,15 @@ class RidePoint:
 
 @dataclass(frozen=True, slots=True)
 class ReportPoint:
-    """Readings of the load report while one request decodes."""
+    """The load report while one request decodes and others come and go, each for a number of steps between two: above
+    15, after which SGLang writes a report by default, and up to twice that, so that they end at any moment between two
+    reports. ``step_s``: about as long as a step takes."""
 
-    name: str = "load report"
+    step_s: float
+    name: str = LOAD_REPORT
     work_tokens: int = _SHORT_PROMPT
-    steps: int = 2 * DECODE_TOKENS
+    steps: int = 4 * DECODE_TOKENS
+    guest_steps: tuple[int, int] = (16, 30)
 
 
 Point = PrefillPoint | DecodePoint | RidePoint | ReportPoint
@@ -144,7 +149,7 @@ def make_plan(facts: ServerFacts, step_s: float) -> Plan:
     longer = sorted((point for point in decodes if point not in shorts), key=lambda point: point.work_tokens)
     # A slope needs a second context; with those, a short budget is not for nothing.
     second, rest = longer[: len(shorts)], longer[len(shorts) :]
-    needed: list[Point] = [*plain, *shorts, *second, ReportPoint()]
+    needed: list[Point] = [*plain, *shorts, *second, ReportPoint(step_s)]
     return Plan((*needed, *_spread(_rides(facts, longest_step), cached, rest)), step_s)
 
 

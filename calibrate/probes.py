@@ -2,9 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,11 +24,11 @@ from .readings import (
     server_prefill_s,
     server_step_s,
 )
-from .samples import DecodeSample, PrefillSample, ReportSample, RideSample, Sample
+from .report_age import report_samples
+from .samples import DecodeSample, PrefillSample, RideSample, Sample
+from .tasks import all_of, meanwhile
 
 __all__ = ["Prober"]
-
-_Found = TypeVar("_Found")
 
 _TOKEN_IDS = (10, 30_000)  # of nearly every vocabulary, without its special tokens
 _WARM_UP_TOKENS = 8
@@ -42,7 +41,6 @@ _PREFILL_SHOTS_S = 0.5
 _DECODE_RUNS = 6  # at most, for one sample
 _DECODE_STEPS = 186  # that are enough for one, also where they take less than
 _DECODE_RUNS_S = 1.5
-_REPORTS = 50  # readings kept of one visit
 
 
 class Prober:
@@ -75,7 +73,7 @@ class Prober:
             case RidePoint():
                 return [await self._ride(point)]
             case ReportPoint():
-                return list(await self._report(point))
+                return list(await report_samples(self._client, point, self._prompt, self._rng))
 
     async def warm_up(self) -> float:
         """First requests are slow: allocators and caches. The last tell about how long a decode step of a small batch
@@ -180,7 +178,7 @@ class Prober:
         self, prompts: Sequence[int], steps: int, on_tokens: Callable[[int], None] | None = None
     ) -> list[Answer]:
         fresh = [self._prompt(tokens) for tokens in prompts]
-        return await _all(self._client.generate(prompt, steps, on_tokens) for prompt in fresh)
+        return await all_of(self._client.generate(prompt, steps, on_tokens) for prompt in fresh)
 
     async def _ride(self, point: RidePoint) -> RideSample:
         await self._empty_cache()
@@ -208,7 +206,7 @@ class Prober:
 
         together = self._together([point.prompt_tokens] * point.batch, point.steps, heard)
         riders: list[Rider] = []
-        async with _meanwhile(together) as decoding, _meanwhile(begun.wait()) as waiting:
+        async with meanwhile(together) as decoding, meanwhile(begun.wait()) as waiting:
             await asyncio.wait([decoding, waiting], return_when="FIRST_COMPLETED")
             while not riders or (len(riders) < _RIDERS and most_tokens < point.steps - _RIDE_BEFORE_END):
                 prompt = self._prompt(self._rng.randint(point.fewest_tokens, point.new_tokens))
@@ -217,43 +215,3 @@ class Prober:
                 # Random, so that prompts come at any moment of a step, as they do in use.
                 await asyncio.sleep(self._rng.uniform(1, 2) * answer.ttft_s)
             return await decoding, riders
-
-    async def _report(self, point: ReportPoint) -> list[ReportSample]:
-        clock = asyncio.get_running_loop().time
-        samples: list[ReportSample] = []
-        changed_at, stamp = 0.0, None
-        async with _meanwhile(self._client.generate(self._prompt(point.work_tokens), point.steps)) as decoding:
-            await asyncio.sleep(_SETTLE_S)
-            while not decoding.done():
-                began = clock()
-                load = await self._client.load()
-                now = clock()
-                refresh_s = None
-                if load["timestamp"] != stamp:
-                    refresh_s = float(load["timestamp"]) - changed_at if stamp is not None else None
-                    stamp, changed_at = load["timestamp"], float(load["timestamp"])
-                if len(samples) < _REPORTS:
-                    samples.append(ReportSample(now - began, refresh_s, point.name))
-            await decoding
-        return samples
-
-
-@asynccontextmanager
-async def _meanwhile(work: Coroutine[Any, Any, _Found]) -> AsyncIterator["asyncio.Task[_Found]"]:
-    """A task beside the block, which it does not outlive: also where the campaign's time is over in mid-probe."""
-    task = asyncio.create_task(work)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def _all(requests: Iterable[Coroutine[Any, Any, Answer]]) -> list[Answer]:
-    """All answers; the first failure ends the others, and is raised."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(request) for request in requests]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from failures
-    return [task.result() for task in tasks]

@@ -20,7 +20,7 @@ __all__ = [
     "SampleFile",
 ]
 
-SAMPLES_SCHEMA_VERSION: Final = 1
+SAMPLES_SCHEMA_VERSION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +97,14 @@ class RideSample:
 
 @dataclass(frozen=True, slots=True)
 class ReportSample:
-    """One reading of the load report: the round trip, and the time since the reading before showed an older report."""
+    """Of a request that came and ended while another decoded: how long after that a load report showed it. The round
+    trip is the median of the readings meanwhile, and ``refresh_s`` the mean time between the writing of two reports;
+    None where the first reading showed it."""
 
     round_trip_s: float
     refresh_s: float | None
+    seen_after_s: float
+    gone_after_s: float
     point: str
     kind: Literal["report"] = "report"
 
@@ -157,17 +161,22 @@ def read_samples(path: Path) -> tuple[dict[str, Any], list[Sample]]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    lines = text.split("\n")[:-1]
+    first, *lines = text.split("\n")[:-1] or ["{}"]
+    header = _header_of(path, first)
     samples: list[Sample] = []
-    header: dict[str, Any] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines, start=2):
         try:
-            if number == 1:
-                header = dict(json.loads(line))
-            else:
-                samples.append(_SAMPLE.validate_json(line))
-        except (ValueError, ValidationError) as error:
+            samples.append(_SAMPLE.validate_json(line))
+        except ValidationError as error:
             raise UserError(f"{path}, line {number}: not a sample of a calibration") from error
+    return header, samples
+
+
+def _header_of(path: Path, line: str) -> dict[str, Any]:
+    try:
+        header = dict(json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}, line 1: not the first line of a calibration's samples") from error
     if header.get("schema_version") != SAMPLES_SCHEMA_VERSION:
         raise UserError(f"{path}: not a file of samples that this simroute reads")
-    return header, samples
+    return header

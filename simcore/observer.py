@@ -1,5 +1,7 @@
 """What is read off the servers while they run: reports for the policy, samples for the timeline."""
 
+import math
+from collections import deque
 from collections.abc import Callable
 
 import pandas as pd
@@ -9,6 +11,7 @@ from policies.ledger import ServerReport, ServerState
 from .clock import Clock
 from .fleet import Member
 from .records import TIMELINE_DTYPES
+from .server.interface import Load
 
 __all__ = ["Reporter", "Sampler"]
 
@@ -16,6 +19,8 @@ __all__ = ["Reporter", "Sampler"]
 class Reporter:
     """Polls every server each ``interval_s`` and delivers the report ``delay_s`` later, as stale as a live scraper's.
 
+    What it says of running and queued requests and their KV tokens is ``age_s`` old when it is asked for: servers write
+    that down now and then. The router cannot know, and takes it to be of that moment.
     Throughput is in output tokens a second since the report before; latencies are means over the requests that got
     their first token, or ended, since then, and stay as they were where there were none.
     """
@@ -26,19 +31,38 @@ class Reporter:
         members: list[Member],
         interval_s: float,
         delay_s: float,
+        age_s: float,
         deliver: Callable[[str, ServerReport, float], None],
     ) -> None:
         self._clock = clock
         self._members = members
         self._interval_s = interval_s
         self._delay_s = delay_s
+        self._age_s = age_s
         self._deliver = deliver
         self._previous: list[tuple[int, float, int, float, int]] = [(0, 0.0, 0, 0.0, 0)] * len(members)
         self._latest: list[ServerReport | None] = [None] * len(members)
+        # What was written down of the servers and not read yet: before they began, nothing.
+        before = math.ceil(age_s / interval_s)
+        self._written: deque[list[Load]] = deque([self._loads(0.0)] * before)
+        if age_s > 0:
+            clock.at(before * interval_s - age_s, self._on_write)
         clock.at(0.0, self._on_poll)
 
+    def _loads(self, now: float) -> list[Load]:
+        return [member.server.load(now) for member in self._members]
+
+    def _on_write(self, now: float, _: None) -> None:
+        self._written.append(self._loads(now))
+        self._clock.at(now + self._interval_s, self._on_write)
+
     def _on_poll(self, now: float, _: None) -> None:
-        reports = [(member.server.server_id, self._report(member, now)) for member in self._members]
+        loads = self._loads(now)
+        written = self._written.popleft() if self._age_s > 0 else loads
+        reports = [
+            (member.server.server_id, self._report(member, load, seen, now))
+            for member, load, seen in zip(self._members, loads, written, strict=True)
+        ]
         if self._delay_s > 0:
             self._clock.at(now + self._delay_s, self._hand_over, reports)
         else:
@@ -49,9 +73,8 @@ class Reporter:
         for server_id, report in reports:
             self._deliver(server_id, report, now)
 
-    def _report(self, member: Member, now: float) -> ServerReport:
-        server, index = member.server, member.index
-        telemetry, load = server.telemetry, server.load(now)
+    def _report(self, member: Member, load: Load, written: Load, now: float) -> ServerReport:
+        telemetry, index = member.server.telemetry, member.index
         before = self._previous[index]
         totals = (
             load.generated_tokens,
@@ -64,9 +87,9 @@ class Reporter:
         latest = self._latest[index]
         report = self._latest[index] = ServerReport(
             reported_at=now,
-            running_requests=load.running,
-            queued_requests=load.queued,
-            kv_tokens_used=load.kv_tokens_used,
+            running_requests=written.running,
+            queued_requests=written.queued,
+            kv_tokens_used=written.kv_tokens_used,
             kv_tokens_capacity=member.kv_tokens_capacity,
             throughput_tps=0.0 if latest is None else (totals[0] - before[0]) / (now - latest.reported_at),
             mean_ttft_s=_mean(totals[1] - before[1], totals[2] - before[2], latest and latest.mean_ttft_s),

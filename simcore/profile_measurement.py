@@ -22,10 +22,11 @@ class LoadReport(_Part):
 
     round_trip_s: Seconds
     """Median time of one request for it."""
-    refresh_s: Seconds
-    """Mean time between two refreshes while the server decodes."""
+    refresh_s: Seconds | None
+    """Mean time between two refreshes while the server decodes; None where each reading was fresh."""
     delay_s: Seconds
-    """Mean age on arrival: half the round trip, and the mean age of what the server holds."""
+    """Mean age of the load that it tells, as it is read: how long ago a request had to come, or to end, for it to show.
+    """
 
 
 class Confidence(_Part):

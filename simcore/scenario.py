@@ -75,6 +75,8 @@ class RouterSpec(_Section):
     """How often servers are asked for their load. Only policies that decide on reports make them be asked."""
     report_delay_s: _NonNegative = 0.0
     """How long a report is under way."""
+    report_age_s: _NonNegative = 0.0
+    """How old what it says of a server's load is as it is asked for; the router takes it to be of that moment."""
 
 
 class PolicySpec(_Section):

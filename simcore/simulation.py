@@ -108,7 +108,8 @@ class Simulation:
         self.oracle = oracle(scenario, policies)
         interval_s = scenario.router.report_interval_s if self._polled else None
         if interval_s is not None:
-            Reporter(self.clock, self.members, interval_s, scenario.router.report_delay_s, self._on_report)
+            delay_s, age_s = scenario.router.report_delay_s, scenario.router.report_age_s
+            Reporter(self.clock, self.members, interval_s, delay_s, age_s, self._on_report)
         self._hold_watch = HoldWatch(self._router, interval_s)
         self.sampler = Sampler(
             self.clock, self.members, self._router.servers, _sample_interval_s(workload), self._watch

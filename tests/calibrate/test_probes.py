@@ -234,7 +234,7 @@ class EndlessServer(PlannedServer):
         raise AssertionError("an event that nobody sets was set")
 
 
-@pytest.mark.parametrize("point", [ReportPoint(), RidePoint(2, 64, 32, 32)], ids=["load report", "ride"])
+@pytest.mark.parametrize("point", [ReportPoint(0.001), RidePoint(2, 64, 32, 32)], ids=["load report", "ride"])
 def test_a_visit_that_is_out_of_time_leaves_no_request(point: Point) -> None:
     server = EndlessServer()
 

@@ -290,8 +290,10 @@ def test_a_real_servers_reports_are_as_stale_as_calibrated() -> None:
     measurement = measured[0].measurement
     assert measurement is not None
     assert measurement.load_report is not None
-    assert 0 < measurement.load_report.delay_s < 0.5
-    assert twin_of(scenario, measured, emulated=False).router.report_delay_s == measurement.load_report.delay_s
+    assert 0 < measurement.load_report.round_trip_s < measurement.load_report.delay_s < 0.5
+    twin = twin_of(scenario, measured, emulated=False).router
+    assert twin.report_age_s == measurement.load_report.delay_s
+    assert twin.report_delay_s == measurement.load_report.round_trip_s
     assert twin_of(scenario, measured, emulated=True) == scenario
     assert twin_of(scenario, published, emulated=False) == scenario
 

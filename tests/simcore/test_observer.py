@@ -64,6 +64,19 @@ def test_reports_are_as_old_as_the_scenario_says(interval_s: float, delay_s: flo
         assert seen["reported_at"] == (pytest.approx(arrived[-1]) if arrived else None)
 
 
+@pytest.mark.parametrize("age_s", [0.0, 0.25, 1.75])
+def test_the_load_that_a_report_tells_is_as_old_as_the_scenario_says(age_s: float, tmp_path: Path) -> None:
+    """One request that runs until 1.9 s, seen only in reports that are asked for by so much later; what it has
+    generated is told as of the moment."""
+    _, _, reports = watch(tmp_path, [(0, 9, 1900), (9, 9, 1)], report_interval_s=0.5, report_age_s=age_s)
+    for seen in reports[:15]:
+        then = seen["now"] - age_s
+        assert seen["reported_at"] == seen["now"]
+        assert seen["running_requests"] == (0 < then < 1.9)
+        assert (seen["kv_tokens_used"] > 0) == (0 < then < 1.9)
+        assert (seen["throughput_tps"] > 0) == (0 < seen["now"] < 2.4)
+
+
 def test_what_a_report_says(tmp_path: Path) -> None:
     """Three requests of 1,200 tokens, a prompt of 9 each, at a server of one slot, asked after a second."""
     _, _, reports = watch(tmp_path, [(0, 9, 1200), (0.1, 9, 1200), (0.1, 9, 1200), (9, 9, 1)], report_interval_s=1.0)

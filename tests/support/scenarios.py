@@ -106,6 +106,7 @@ def _sections() -> st.SearchStrategy[Section]:
             "queue_order": st.sampled_from([None, *_ORDERS]),
             "report_interval_s": st.sampled_from([0.05, 1.0]),
             "report_delay_s": st.sampled_from([0.0, 0.1]),
+            "report_age_s": st.sampled_from([0.0, 0.07, 1.5]),
         }
     )
     action = st.fixed_dictionaries({"at_s": st.floats(0, 3), "max_running_requests": caps})
