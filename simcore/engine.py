@@ -19,18 +19,22 @@ def simulate(
     policy: PolicySpec,
     seed: int,
     *,
+    draw: int = 0,
     exact_steps: bool = False,
     on_progress: Progress | None = None,
     workload: Workload | None = None,
 ) -> RunResult:
     """Run one policy over the scenario's workload, or over the one that is given in its place.
 
-    The same seed gives the same requests to every policy, and the same result every time. ``on_progress`` is told the
+    The same seed gives the same requests to every policy, and the same result every time; with another ``draw`` servers
+    have other chance, where their profiles leave any, and nothing else has. ``on_progress`` is told the
     share of requests that have ended and their number. On Ctrl-C the result so far comes back, marked ``interrupted``.
     Raises UserError and PolicyError before anything runs, and PolicyError when a policy decides what cannot be done.
     """
     started = time.perf_counter()
-    simulation = Simulation(scenario, policy, seed, exact_steps=exact_steps, on_progress=on_progress, workload=workload)
+    simulation = Simulation(
+        scenario, policy, seed, draw=draw, exact_steps=exact_steps, on_progress=on_progress, workload=workload
+    )
     interrupted = simulation.run()
     members = simulation.members
     simulation.recorder.tell_prefill_s(np.array([member.egress_s for member in members]))

@@ -57,11 +57,12 @@ class Simulation:
         spec: PolicySpec,
         seed: int,
         *,
+        draw: int,
         exact_steps: bool,
         on_progress: Progress | None,
         workload: Workload | None,
     ) -> None:
-        workload_seed, policy_seed, server_seed = np.random.SeedSequence(seed).spawn(3)
+        workload_seed, policy_seed, *server_seeds = np.random.SeedSequence(seed).spawn(3 + draw)
         if workload is None:
             workload = build_workload(scenario.workload, workload_seed, base_dir=scenario.base_dir)
         if len(workload) == 0:
@@ -80,7 +81,7 @@ class Simulation:
         self.wants_first_tokens |= controller is not None and controller.sees_first_tokens
         self._polled = any(map(needs_reports, policies)) or bool(controller and controller.needs)
         self.members = build_fleet(
-            self.clock, self, profiles, server_seed, exact_steps=exact_steps, reported=self._polled
+            self.clock, self, profiles, server_seeds[draw], exact_steps=exact_steps, reported=self._polled
         )
         models = RequestModels(workload, self._models)
         self.recorder = RequestRecorder(workload, models)

@@ -1,7 +1,9 @@
 """Live runs simulated once more, each with the profile as it is at the pace that the machine had meanwhile, with as
-much of its time stolen, and beside neighbours that are as busy as the first simulation has them."""
+much of its time stolen, and beside neighbours that are as busy as the first simulation has them; and several times, as
+what a run of some seconds finds near saturation is as much chance as policy."""
 
 import json
+import math
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +22,7 @@ from simcore.run_folder import write_document
 
 __all__ = ["validate_at_pace"]
 
+_DRAWS = 8
 _AGAIN = 24
 """One of so many runs, or one, is measured a second time where it needs it: on a busy machine more take too long."""
 _AGAIN_BEFORE_MIN = 29
@@ -55,6 +58,7 @@ def validate_at_pace(
         if crowding is not None:
             simulated = pd.read_parquet(folder / "cells" / cell / "sim/requests.parquet")
             then = crowding.beside(then, simulated, len(urls))
+        then = _with_noise(then)
         (profiles / f"{cell}.json").write_text(then.to_json(), encoding="utf-8")
     document = {
         "host": None if calibrated.host is None else calibrated.host.model_dump(),
@@ -64,7 +68,14 @@ def validate_at_pace(
         "measured_again": [cell.name for cell in again],
     }
     write_document(folder / PACE, document)
-    sitting.validate(experiment, urls, profile, cell_profiles=profiles)
+    sitting.validate(experiment, urls, profile, cell_profiles=profiles, draws=_DRAWS)
+
+
+def _with_noise(profile: ServiceProfile) -> ServiceProfile:
+    """Steps vary as much as the visits of its calibration do around what was fitted to them, taken for normal."""
+    assert profile.residuals.decode is not None
+    cv = profile.residuals.decode.mape * math.sqrt(math.pi / 2)
+    return profile.model_copy(update={"steps": profile.steps.model_copy(update={"noise_cv": cv})})
 
 
 def _cells(folder: Path) -> list[Path]:

@@ -153,12 +153,13 @@ class Sitting:
         profile: str,
         repeats: int | None = None,
         cell_profiles: Path | None = None,
+        draws: int = 1,
     ) -> None:
         """One experiment, up to so many repeats of it; its bars are the gates. Live runs in its folder are kept."""
         folder = self.given.out / experiment.name
         words = ["validate", "--scenario", experiment.scenario, "--set", f"servers.0.profile={profile}"]
         words += ["--set", f"servers.0.count={len(urls)}", *experiment.options]
-        words += ["--repeats", str(min(repeats or experiment.repeats, experiment.repeats))]
+        words += ["--repeats", str(min(repeats or experiment.repeats, experiment.repeats)), "--draws", str(draws)]
         if self.given.speed is None:
             words += ["--servers", ",".join(urls)]
         else:

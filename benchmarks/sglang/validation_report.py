@@ -45,7 +45,7 @@ def _section(experiment: Experiment, folder: Path) -> list[str]:
         f"`simroute validate --scenario {experiment.scenario} {options}`: "
         f"[report]({experiment.name}/report.html), [numbers]({experiment.name}/validation.json). {invalid}".rstrip(),
         "",
-        *_pace(experiment, folder),
+        *_pace(experiment, folder, document),
         *_bars(experiment, document, folder / AS_CALIBRATED),
         "",
         *_errors(document),
@@ -61,18 +61,19 @@ def _document(file: Path) -> dict[str, Any]:
     return found
 
 
-def _pace(experiment: Experiment, folder: Path) -> list[str]:
+def _pace(experiment: Experiment, folder: Path, document: dict[str, Any]) -> list[str]:
     if not (folder / AS_CALIBRATED).exists():
         return []
     pace = _document(folder / PACE)
     again, runs = len(pace["measured_again"]), len(pace["work_s"])
     disturbed = f" {again} of {runs} runs were measured a second time, as the host took more than a tenth, or the load "
     return [
-        f"Each run is simulated at the [pace]({experiment.name}/pace.json) that the machine had meanwhile, and beside "
-        "what its host took of it, with steps as the calibration found them to be then"
+        f"Each run is simulated {document['groups'][0]['draws']} times, at the [pace]({experiment.name}/pace.json) "
+        "that the machine had meanwhile, and beside what its host took of it, with steps as the calibration found them "
+        "to be then"
         + (", beside neighbours as busy as the simulation has them" if pace["crowding"] else "")
-        + "; the last two columns are of simulations with one profile for all runs."
-        + (disturbed + "generator was late." if again else ""),
+        + ", and as uneven; what counts is the mean. The last two columns are of one simulation each, with one profile "
+        "for all runs." + (disturbed + "generator was late." if again else ""),
         "",
     ]
 

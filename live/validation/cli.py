@@ -97,6 +97,13 @@ class _Numbers(click.ParamType[tuple[float, ...]]):
     type=click.Path(file_okay=False, exists=True, path_type=Path),
     help="Simulate each cell with FOLDER/CELL.json, the servers as they were while it ran; CELL as in DIR/cells.",
 )
+@click.option(
+    "--draws",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Simulations a cell, each with other noise in the times of steps; what counts is their mean.",
+)
 @click.option("--rerun-invalid", is_flag=True, help="Run cells again whose live run was invalid or lost requests.")
 @click.option(
     "--out",
@@ -171,6 +178,7 @@ _PASSED_ON = (
     "gates",
     "rerun_invalid",
     "cell_profiles",
+    "draws",
     "out",
     "as_json",
     "quiet",

@@ -47,6 +47,7 @@ class ValidateCommand:
     gates: tuple[str, ...]
     rerun_invalid: bool
     cell_profiles: Path | None
+    draws: int
     out: Path | None
     as_json: bool
     quiet: bool
@@ -83,7 +84,7 @@ async def carry_out(command: ValidateCommand) -> End:
         fleet = Fleet(command.servers, command.emulate, tuple(profiles), options, seed)
         interrupted = await run_missing(missing, scenarios, twins, fleet, quiet=command.quiet)
         found |= _found(missing, scenarios, twins, rerun_invalid=False)
-    validation = find(first.name, _pairings(cells, found, simulated, twins))
+    validation = find(first.name, _pairings(cells, found, simulated, twins, command.draws))
     failed = failures(gates, validation)
     _write(out, validation, first, command.words)
     _show(validation, failed, out, as_json=command.as_json)
@@ -130,13 +131,13 @@ def _as_simulated(cell: Cell, scenario: Scenario, cell_profiles: Path | None) ->
 
 
 def _pairings(
-    cells: Sequence[Cell], found: dict[str, LiveCell], simulated: Sequence[Scenario], twins: Twins
+    cells: Sequence[Cell], found: dict[str, LiveCell], simulated: Sequence[Scenario], twins: Twins, draws: int
 ) -> list[Pairing]:
     """The cells that were run, simulated anew: that is cheap, and the model may have changed since."""
     pairings = []
     for cell, scenario in zip(cells, simulated, strict=True):
         if live := found.get(cell.name):
-            pairings.append(Pairing(live, live.side, twins.simulate(live, scenario)))
+            pairings.append(Pairing(live, live.side, twins.simulate(live, scenario, draws)))
     if not pairings:
         raise KeyboardInterrupt
     return pairings

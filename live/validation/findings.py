@@ -27,11 +27,11 @@ ORDERED: Final = ("mean_ttft_s", "p99_ttft_s", "mean_tpot_s", "mean_e2e_s", "p99
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """One cell in both worlds."""
+    """One cell in both worlds. ``simulated``: the draws."""
 
     live: LiveCell
     real: Side
-    simulated: Side
+    simulated: tuple[Side, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,13 @@ class Group:
 
     @property
     def worlds(self) -> tuple[list[Side], list[Side]]:
-        """The real runs, the simulated ones."""
-        return [one.real for one in self.pairings], [one.simulated for one in self.pairings]
+        """The real runs, the simulated ones with all draws."""
+        simulated = [side for one in self.pairings for side in one.simulated]
+        return [one.real for one in self.pairings], simulated
+
+    @property
+    def draws(self) -> int:
+        return len(self.pairings[0].simulated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +130,10 @@ def find(scenario: str, pairings: Sequence[Pairing]) -> Validation:
 
 
 def _group(policy: str, load: Load, pairings: list[Pairing]) -> Group:
-    real, simulated = [one.real for one in pairings], [one.simulated for one in pairings]
-    return Group(policy, load, tuple(pairings), agreements(real, simulated), tuple(breakdown(real, simulated)))
+    real = [one.real for one in pairings]
+    draws = list(zip(*(one.simulated for one in pairings), strict=True))
+    parts = breakdown(real, [side for sides in draws for side in sides])
+    return Group(policy, load, tuple(pairings), agreements(real, *draws), tuple(parts))
 
 
 def _order(groups: Sequence[Group], name: str) -> Order:
@@ -138,7 +145,7 @@ def _order(groups: Sequence[Group], name: str) -> Order:
     for group in groups:
         common = [one for one in group.pairings if one.live.cell.repeat in repeats]
         real[group.policy] = [quantity.value(one.real) for one in common]
-        simulated[group.policy] = [quantity.value(one.simulated) for one in common]
+        simulated[group.policy] = [quantity.mean(one.simulated) for one in common]
     return compare_orders(real, simulated)
 
 
@@ -146,7 +153,7 @@ def _mismatches(pairings: Sequence[Pairing]) -> list[str]:
     """Where a server says of itself what the profile does not say of it."""
     found: dict[str, None] = {}
     for one in pairings:
-        real, simulated = one.real.result.servers, one.simulated.result.servers
+        real, simulated = one.real.result.servers, one.simulated[0].result.servers
         for mine, its in zip(real.to_dict("records"), simulated.to_dict("records"), strict=True):
             for name in ("kv_tokens_capacity", "max_running_requests"):
                 if mine[name] and mine[name] != its[name]:
@@ -165,6 +172,7 @@ def _group_document(group: Group) -> dict[str, Any]:
         "load": str(group.load),
         "load_value": group.load.value,
         "repeats": [one.live.cell.repeat for one in group.pairings],
+        "draws": group.draws,
         "errors": {name: asdict(one) for name, one in group.agreements.items()},
         "breakdown": [{**asdict(part), "error_s": part.error_s} for part in group.parts],
         "counts": {"real": counts(real), "simulated": counts(simulated)},

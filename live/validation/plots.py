@@ -24,7 +24,7 @@ def validation_plots(validation: Validation) -> dict[str, str]:
 
 def _worst(group: Group) -> dict[str, str]:
     first = group.pairings[0]
-    return overlays([first.real, first.simulated])
+    return overlays([first.real, first.simulated[0]])
 
 
 def _by_load(validation: Validation, name: str) -> str:

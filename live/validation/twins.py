@@ -12,14 +12,14 @@ from ruamel.yaml import YAML
 
 from live.replay.run import LiveRun
 from simcore.cli.run_sim import profile_digest
-from simcore.compare.side import Side
+from simcore.compare.side import Side, side_of
 from simcore.engine import simulate
 from simcore.errors import UserError
 from simcore.fleet import fleet_profiles
 from simcore.manifest import make_manifest
 from simcore.metrics import observe, summarise
 from simcore.records import RunResult
-from simcore.remote_profile import AnyProfile
+from simcore.remote_profile import AnyProfile, own_profiles
 from simcore.report import MeasuredRun
 from simcore.run_folder import StoredRun, load_run, write_run
 from simcore.scenario import Scenario, resolved_yaml
@@ -79,18 +79,22 @@ class Twins:
         """Write a live run that has ended well."""
         self._write(cell, _LIVE, scenario, run.result, started_at, self._profiles if self._emulated else (), run.files)
 
-    def simulate(self, live: LiveCell, scenario: Scenario) -> Side:
-        """The cell's run in the simulated world, written beside the live one in place of an earlier one. Raises
-        UserError where a profile of the scenario cannot be read."""
+    def simulate(self, live: LiveCell, scenario: Scenario, draws: int) -> tuple[Side, ...]:
+        """The cell's runs in the simulated world, the first written beside the live one in place of an earlier one.
+        Raises UserError where a profile of the scenario cannot be read, or leaves nothing to draw."""
         cell, started_at = live.cell, datetime.now(UTC)
         profiles = fleet_profiles(scenario)
+        if draws > 1 and not any(own.steps.noise_cv for own in own_profiles(profiles)):
+            raise UserError(f"{draws} draws of {cell} would be the same: no profile has noise in its steps (noise_cv)")
         twin = twin_of(scenario, profiles, emulated=live.notes["emulated"])
-        result = simulate(twin, cell.policy, cell.seed)
+        label = f"{cell.policy.label} simulated"
+        first = simulate(twin, cell.policy, cell.seed)
         folder = self._out / cell.name / _SIMULATED
         if folder.exists():
             shutil.rmtree(folder)
-        summary = self._write(cell, _SIMULATED, twin, result, started_at, profiles)
-        return Side.make(f"{cell.policy.label} simulated", result, summary.summary)
+        written = self._write(cell, _SIMULATED, twin, first, started_at, profiles)
+        more = (side_of(label, simulate(twin, cell.policy, cell.seed, draw=draw), twin) for draw in range(1, draws))
+        return Side.make(label, first, written.summary), *more
 
     def _write(
         self,

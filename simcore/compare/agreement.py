@@ -8,7 +8,7 @@ from typing import Final, Literal
 import numpy as np
 import pandas as pd
 
-from simcore.statistics import Estimate
+from simcore.statistics import Estimate, paired_difference_over_seeds
 
 from .difference import distance
 from .quantities import QUANTITIES, Quantity
@@ -55,16 +55,21 @@ class Agreement:
     scale: Scale
 
 
-def agreements(real: Sequence[Side], simulated: Sequence[Side]) -> dict[str, Agreement]:
-    """By name, all of ``AGREEMENTS``; real and simulated runs one a repeat, in the same order."""
-    found = {name: _agreement(QUANTITIES[name], real, simulated) for name in AGREEMENTS if name != SERIES}
-    found[SERIES] = _series(real, simulated)
+def agreements(real: Sequence[Side], *draws: Sequence[Side]) -> dict[str, Agreement]:
+    """By name, all of ``AGREEMENTS``; real runs, and those of each draw of the simulation, one a repeat in the same
+    order. What is simulated is the mean over the draws."""
+    found = {name: _agreement(QUANTITIES[name], real, draws) for name in AGREEMENTS if name != SERIES}
+    found[SERIES] = _series(real, draws)
     return found
 
 
-def _agreement(quantity: Quantity, real: Sequence[Side], simulated: Sequence[Side]) -> Agreement:
-    values = [float(np.mean([quantity.value(side) for side in sides])) for sides in (real, simulated)]
-    absolute = distance(quantity, simulated, real).difference.absolute
+def _agreement(quantity: Quantity, real: Sequence[Side], draws: Sequence[Sequence[Side]]) -> Agreement:
+    simulated = [quantity.mean(sides) for sides in zip(*draws, strict=True)]
+    values = [quantity.mean(real), float(np.mean(simulated))]
+    if len(draws) == 1:
+        absolute = distance(quantity, draws[0], real).difference.absolute
+    else:
+        absolute = paired_difference_over_seeds(simulated, [quantity.value(side) for side in real]).absolute
     scale: Scale = "relative"
     over = max(values[0], 1.0) if quantity.unit == "count" else values[0]
     if quantity.unit == "share":
@@ -82,10 +87,11 @@ def _scaled(absolute: Estimate, over: float) -> Estimate:
     return Estimate(absolute.value / over, absolute.low / over, absolute.high / over)
 
 
-def _series(real: Sequence[Side], simulated: Sequence[Side]) -> Agreement:
+def _series(real: Sequence[Side], draws: Sequence[Sequence[Side]]) -> Agreement:
     distances, means = [], []
-    for one, other in zip(real, simulated, strict=True):
-        course, its_course = _course(one, one), _course(other, one)
+    for one, *others in zip(real, *draws, strict=True):
+        course = _course(one, one)
+        its_course = pd.concat([_course(other, one) for other in others]).groupby(level=0).mean()
         distances.append(float((its_course - course).abs().mean()))
         means.append(float(one.observed["e2e_s"].mean()))
     mean, apart = float(np.mean(means)), float(np.mean(distances))

@@ -1,10 +1,11 @@
 """Everything that a run is told by, each with its value per request where it has one: that is what intervals need."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import numpy as np
 import pandas as pd
 
 from simcore import statistics
@@ -42,6 +43,10 @@ class Quantity:
             return statistics.statistic(self.per_request(side).to_numpy("float64"), self.quantile)
         assert self.whole is not None
         return self.whole(side.summary)
+
+    def mean(self, sides: Iterable[Side]) -> float:
+        """Over several runs."""
+        return float(np.mean([self.value(side) for side in sides]))
 
 
 def find_quantity(name: str) -> Quantity:

@@ -82,7 +82,7 @@ def document(e2e_error: float) -> dict[str, Any]:
     names = ("mean_ttft_s", "p99_ttft_s", "mean_tpot_s", "mean_e2e_s", "p99_e2e_s", "request_throughput_rps")
     errors = {name: {"label": name, "error": {"value": e2e_error}} for name in (*names, "cache_hit_rate")}
     retractions = {"label": "retractions", "error": {"value": 0.1}, "real": 10, "simulated": 11}
-    group = {"policy": "random", "load": "its own load", "load_value": 0.0, "repeats": [0]}
+    group = {"policy": "random", "load": "its own load", "load_value": 0.0, "repeats": [0], "draws": 8}
     return {
         "groups": [{**group, "errors": {**errors, "retractions": retractions}}],
         "orders": [],
@@ -109,7 +109,7 @@ def test_the_report_says_what_was_found_as_calibrated_beside_what_was_found_at_p
     write_report(tmp_path, [experiment], script="x.py", emulated=False)
     page = (tmp_path / "README.md").read_text()
     assert " 1 of 2 runs were measured a second time, " in page
-    assert "simulated at the [pace](retraction/pace.json) that the machine had meanwhile, and beside" in page
+    assert "simulated 8 times, at the [pace](retraction/pace.json) that the machine had meanwhile, and beside" in page
     assert "neighbours" not in page
     assert "| wanted | worst | where | | with one profile for all runs | |\n|---|---|---|---|---|---|\n" in page
     assert f"{row} 9.0%, random, its own load | **not held** |\n" in page
@@ -171,7 +171,13 @@ def test_the_worst_runs_that_the_host_disturbed_or_that_prove_nothing_are_measur
     found = json.loads((tmp_path / experiment.name / PACE).read_text())
     assert found["measured_again"] == again
     assert found["stolen"] == pytest.approx({"calm": 0.05, "disturbed": 0.15, "late": 0.05})
-    assert sorted(one.stem for one in (tmp_path / f"profiles-{experiment.name}").iterdir()) == sorted(found["stolen"])
+    profiles = list((tmp_path / f"profiles-{experiment.name}").iterdir())
+    assert sorted(one.stem for one in profiles) == sorted(found["stolen"])
+    assert profile.residuals.decode is not None
+    for one in profiles:
+        # The mean size of a normal error is 0.8 of its standard deviation.
+        noise_cv = ServiceProfile.load(str(one), Path()).steps.noise_cv
+        assert profile.residuals.decode.mape / noise_cv == pytest.approx(0.798, rel=1e-3)
 
 
 def test_the_pace_is_measured_beside_live_runs_and_not_beside_calibrations(

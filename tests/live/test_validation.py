@@ -101,7 +101,7 @@ def pairing(cell: Cell, real: float, simulated: float, *, invalid: str | None = 
     notes = {"emulated": False, "valid": invalid is None, "invalid_because": invalid}
     side = run(real, **more)
     stored = StoredRun(Path(), side.result, side.summary, {}, "")
-    return Pairing(LiveCell(cell, stored, notes), side, run(simulated, kind="sim"))
+    return Pairing(LiveCell(cell, stored, notes), side, (run(simulated, kind="sim"),))
 
 
 def grid(values: dict[tuple[PolicySpec, Load], list[tuple[float, float]]]) -> Validation:
@@ -224,6 +224,24 @@ def test_json_tables_plots_and_page_hold_every_setting(validation: Validation) -
 # -- gates -------------------------------------------------------------------------------------------------------
 
 
+def test_policies_are_in_the_order_of_the_mean_of_the_draws() -> None:
+    """By the first draw the order would be the other way round."""
+    draws = [(A, [(10.0, 21.0, 9.0), (10.1, 21.0, 9.0)]), (B, [(20.0, 20.0, 20.0), (20.1, 20.0, 20.0)])]
+    pairings = []
+    for policy, repeats in draws:
+        for repeat, (real, *simulated) in enumerate(repeats):
+            one = pairing(Cell(policy, SLOW, repeat, repeat), real, 0.0, policy=policy.name)
+            sides = tuple(run(e2e, kind="sim", policy=policy.name) for e2e in simulated)
+            pairings.append(Pairing(one.live, one.real, sides))
+    found = find("it", pairings)
+
+    (order,) = (one.order for one in found.orders if one.quantity == "mean_e2e_s")
+    assert (order.pairs, order.tau) == (1, 1.0)
+    assert [group.agreements["mean_e2e_s"].simulated for group in found.groups] == pytest.approx([15.0, 20.0])
+    assert [group.parts[-1].simulated_s for group in found.groups] == pytest.approx([14.0, 19.0])
+    assert [group["draws"] for group in found.to_dict()["groups"]] == [2, 2]
+
+
 def failing(validation: Validation, *texts: str) -> list[str]:
     return [f"{one.setting}: {one.gate}" for one in failures([parse_gate(text) for text in texts], validation)]
 
@@ -253,10 +271,11 @@ def test_a_gate_may_be_for_the_order_or_for_invalid_runs(validation: Validation)
 def test_what_could_not_be_measured_fails() -> None:
     cell = Cell(A, SLOW, 0, 0)
     one = pairing(cell, 10.0, 10.0)
-    for side in (one.real, one.simulated):
+    sides = (one.real, *one.simulated)
+    for side in sides:
         side.result.requests["status"] = "failed"
-    failed = [Side.make("it", side.result, summarise(side.result, {}, 0.0)) for side in (one.real, one.simulated)]
-    found = find("it", [Pairing(one.live, *failed)])
+    real, *simulated = (Side.make("it", side.result, summarise(side.result, {}, 0.0)) for side in sides)
+    found = find("it", [Pairing(one.live, real, tuple(simulated))])
 
     assert failing(found, "mean_e2e_s>0.05") == ["random, 4 req/s: mean_e2e_s>0.05"]
     (said,) = failures([parse_gate("mean_e2e_s>0.05")], found)

@@ -19,6 +19,7 @@ from live.validation.grid import Load
 from simcore.errors import UserError
 from simcore.profile import ServiceProfile
 from simcore.run_folder import load_run
+from simcore.scenario import load_scenario
 from simroute import main as simroute
 
 SCENARIO = """\
@@ -57,6 +58,7 @@ def validate(folder: Path, **changes: Any) -> End:
         "gates": (),
         "rerun_invalid": False,
         "cell_profiles": None,
+        "draws": 1,
         "out": folder / "grid",
         "as_json": True,
         "quiet": True,
@@ -196,6 +198,25 @@ def test_an_invalid_run_is_said_to_be_and_run_again_when_asked(
     assert finding(tmp_path)["invalid"] == []
 
 
+def test_a_cell_is_simulated_several_times_where_its_profile_has_noise(tmp_path: Path) -> None:
+    """On real servers, which noise in a profile does not change: here they are emulated without."""
+    one = {"policies": (("random", {}),), "loads": (Load("rate", 60),), "draws": 3}
+    with pytest.raises(UserError, match=r"3 draws of random, 60 req/s, repeat 1 would be the same: no profile"):
+        validate(tmp_path, **one)
+    profile = load_scenario(scenario(tmp_path), []).servers[0].profile
+    noisy = json.loads(ServiceProfile.load(profile, Path()).to_json())
+    noisy["steps"]["noise_cv"] = 0.2
+    (tmp_path / "noisy.json").write_text(json.dumps(noisy))
+    validate(tmp_path, **one, overrides=(f"servers.0.profile={tmp_path / 'noisy.json'}",))
+    (group,) = finding(tmp_path)["groups"]
+    assert group["draws"] == 3
+    # What is kept of the simulation is the first draw.
+    kept = load_run(tmp_path / "grid/cells/random-60rps-r0/sim").result.requests
+    first_e2e_s = (kept["finished_at"] - kept["arrived_at"]).mean()
+    assert group["errors"]["mean_e2e_s"]["simulated"] == pytest.approx(first_e2e_s, rel=0.3)
+    assert group["errors"]["mean_e2e_s"]["simulated"] != pytest.approx(first_e2e_s, rel=1e-4)
+
+
 def test_servers_that_are_gone_end_it_and_the_same_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +286,7 @@ def test_a_closed_loop_on_one_server_and_static_batches_as_a_policy(tmp_path: Pa
                 gates=(),
                 rerun_invalid=False,
                 cell_profiles=None,
+                draws=1,
                 out=tmp_path / "grid",
                 as_json=True,
                 quiet=True,

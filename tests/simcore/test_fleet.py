@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from support.engine import fixed_lengths, flat_profile, fleet, replay, run, scenario
 
+from simcore.engine import simulate
 from simcore.errors import UserError
 from simcore.experiment.check import check_experiment
 from simcore.fleet import check_prompts_fit, fleet_profiles, max_prompt_tokens, max_request_tokens
-from simcore.scenario import Scenario
+from simcore.scenario import PolicySpec, Scenario
 
 
 def fixed_prompts(folder: Path, prompt: int, *limits: int) -> Scenario:
@@ -95,3 +96,26 @@ def test_servers_have_noise_of_their_own(tmp_path: Path) -> None:
     assert latency_s.mean() == pytest.approx(0.002, rel=0.01)
     other = run(scene, seed=1)
     assert other.servers["busy_s"].tolist() != a.servers["busy_s"].tolist()
+
+
+def test_another_draw_has_other_noise_and_the_same_requests_and_choices(tmp_path: Path) -> None:
+    profile = flat_profile()
+    noisy = profile.model_copy(update={"steps": profile.steps.model_copy(update={"noise_cv": 0.1})})
+    changes = {
+        "arrivals": {"kind": "poisson", "rate_rps": 300},
+        "lengths": {"prompt": {"kind": "uniform", "max_tokens": 64}, "output": {"kind": "uniform", "max_tokens": 16}},
+        "requests": 200,
+    }
+    scene = scenario(fleet(tmp_path, noisy, count=2), changes)
+    random = PolicySpec(name="random")
+    runs = [simulate(scene, random, 0, draw=draw) for draw in (0, 1, 2, 1)]
+    for column in ("arrived_at", "prompt_tokens", "output_tokens", "server_id"):
+        assert all(one.requests[column].tolist() == runs[0].requests[column].tolist() for one in runs)
+    finished = [one.requests["finished_at"].tolist() for one in runs]
+    assert finished[1] == finished[3]
+    assert finished[0] != finished[1] != finished[2] != finished[0]
+    assert simulate(scene, random, 0).requests["finished_at"].tolist() == finished[0]
+
+    still = scenario(fleet(tmp_path, profile, count=2), changes)
+    once, again = (simulate(still, random, 0, draw=draw).requests for draw in (0, 5))
+    assert once.equals(again)

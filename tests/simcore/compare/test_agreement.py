@@ -72,6 +72,28 @@ def test_repeats_are_averaged_and_make_the_interval() -> None:
     assert (error.low, error.high) == pytest.approx((1 / 15, 1 / 15))
 
 
+def test_draws_are_averaged_repeat_by_repeat() -> None:
+    real = [runs(e2e=10.0), runs(e2e=20.0)]
+    first, second = [runs(e2e=9.0), runs(e2e=22.0)], [runs(e2e=15.0), runs(e2e=24.0)]
+    found = agreements(real, first, second)
+
+    assert found["mean_e2e_s"].simulated == pytest.approx((12 + 23) / 2)
+    error = found["mean_e2e_s"].error
+    assert error.value == pytest.approx(2.5 / 15)
+    # Two errors, of 2 and 3 s: their mean is known to 12.7 times 0.5 s.
+    assert (error.high - error.low) / 2 == pytest.approx(12.706 * 0.5 / 15, rel=1e-3)
+    assert found[SERIES].error.value == pytest.approx(2.5 / 15)
+
+
+def test_the_courses_of_draws_are_averaged_before_they_are_compared() -> None:
+    """One draw is as much too long as the other is too short."""
+    found = agreements([runs(e2e=10.0)], [runs(e2e=9.0)], [runs(e2e=11.0)])
+
+    assert found["mean_e2e_s"].error.value == pytest.approx(0.0)
+    assert math.isnan(found["mean_e2e_s"].error.low)
+    assert found[SERIES].error.value == pytest.approx(0.0)
+
+
 def test_the_course_of_e2e_is_compared_span_by_span() -> None:
     """Two courses with the same mean: one rises where the other falls."""
     up = side(make_result([request(float(at), e2e=5.0 + at / 10) for at in range(100)], duration_s=200.0))
