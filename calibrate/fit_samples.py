@@ -246,11 +246,13 @@ def _requests(split: Split, scheduling_s: float) -> RequestOverheads:
     base_s = float(np.median(ingress - per_token_s * tokens))
     egress_s = float(np.median([s.egress_s for s in split.prefill]))
     spacings = [s.ingress_spacing_s for s in split.decode if s.ingress_spacing_s is not None]
+    last_tokens = [s.last_token_s for s in split.decode if s.last_token_s is not None]
     return RequestOverheads(
         ingress_s=float(f"{max(base_s - scheduling_s, 0.0):.4g}"),
         ingress_per_prompt_token_s=float(f"{per_token_s:.4g}"),
         egress_s=float(f"{max(egress_s - max(scheduling_s - base_s, 0.0), 0.0):.4g}"),
         ingress_spacing_s=float(f"{np.median(spacings) if spacings else 0.0:.4g}"),
+        last_token_s=float(f"{max(np.median(last_tokens), 0.0) if last_tokens else 0.0:.4g}"),
     )
 
 

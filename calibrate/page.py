@@ -63,6 +63,7 @@ def _facts(built: Built) -> list[tuple[str, object]]:
         ("KV pool", f"{profile.kv_tokens_capacity} tokens"),
         ("context length", f"{profile.context_length} tokens"),
         ("ingress, egress", f"{overheads.ingress_s * 1e3:.2f} ms, {overheads.egress_s * 1e3:.2f} ms"),
+        ("last token", f"{overheads.last_token_s * 1e3:.2f} ms later"),
         ("requests sent at once", f"{overheads.ingress_spacing_s * 1e3:.2f} ms apart"),
         ("load report", "-" if report is None else f"{report.delay_s * 1e3:.1f} ms old on average"),
         ("client over server step times", measurement.server_clock_ratio or "-"),

@@ -16,6 +16,7 @@ from .readings import (
     Rider,
     full_batch_arrivals,
     ingress_spacing_s,
+    last_token_s,
     mean_decode,
     mean_prefill,
     mean_step_s,
@@ -172,6 +173,7 @@ class Prober:
             others_cores=0.0,
             point=point.name,
             ingress_spacing_s=ingress_spacing_s(answers),
+            last_token_s=last_token_s(gaps) if point.batch == 1 else None,
         )
 
     async def _together(

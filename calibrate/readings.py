@@ -16,6 +16,7 @@ __all__ = [
     "Rider",
     "full_batch_arrivals",
     "ingress_spacing_s",
+    "last_token_s",
     "mean_decode",
     "mean_prefill",
     "mean_step_s",
@@ -69,6 +70,14 @@ def mean_step_s(gaps: Floats) -> float:
     return float(gaps[_no_stall(gaps)].mean())
 
 
+def last_token_s(gaps: Floats) -> float | None:
+    """What a request's first and last step together take longer than two others; None where one of them stalled."""
+    steps = _no_stall(gaps)
+    if not (steps[0] and steps[-1]):
+        return None
+    return float(gaps[0] + gaps[-1] - 2 * gaps[1:-1][steps[1:-1]].mean())
+
+
 def _no_stall(steps_s: Floats) -> npt.NDArray[np.bool_]:
     return steps_s <= _STALL * np.median(steps_s)
 
@@ -76,12 +85,14 @@ def _no_stall(steps_s: Floats) -> npt.NDArray[np.bool_]:
 def mean_decode(runs: list[DecodeSample], meanwhile: Meanwhile) -> DecodeSample:
     """One sample of several of a point."""
     spacings = [run.ingress_spacing_s for run in runs if run.ingress_spacing_s is not None]
+    last_tokens = [run.last_token_s for run in runs if run.last_token_s is not None]
     return replace(
         runs[0],
         steps=sum(run.steps for run in runs),
         step_s=float(np.mean([run.step_s for run in runs])),
         client_step_s=float(np.mean([run.client_step_s for run in runs])),
         ingress_spacing_s=float(np.median(spacings)) if spacings else None,
+        last_token_s=float(np.mean(last_tokens)) if last_tokens else None,
         **asdict(meanwhile),
     )
 

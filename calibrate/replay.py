@@ -8,6 +8,7 @@ import pandas as pd
 
 from simcore.clock import Clock
 from simcore.profile import ServiceProfile
+from simcore.profile_parts import RequestOverheads
 from simcore.server.continuous import ContinuousServer
 from simcore.server.ingress import Ingress
 from simcore.server.interface import Server
@@ -63,10 +64,12 @@ def replay(requests: pd.DataFrame, profile: ServiceProfile) -> Replayed:
         )
         clock.at(at, lambda now, one: server.submit(one, now), request)
     clock.run_calls()
-    return _times(requests, log, profile.requests.egress_s)
+    return _times(requests, log, profile.requests)
 
 
-def _times(requests: pd.DataFrame, log: _Log, egress_s: float) -> Replayed:
+def _times(requests: pd.DataFrame, log: _Log, overheads: RequestOverheads) -> Replayed:
     first = np.array([log.first.get(index, np.nan) for index in range(len(requests))])
     last = np.array([log.last.get(index, np.nan) for index in range(len(requests))])
-    return Replayed(first + egress_s - requests["dispatched_at"].to_numpy(), last - first)
+    first += overheads.egress_s
+    last += [overheads.back_s(int(tokens)) for tokens in requests["output_tokens"]]
+    return Replayed(first - requests["dispatched_at"].to_numpy(), last - first)

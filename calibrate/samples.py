@@ -49,6 +49,9 @@ class DecodeSample:
     ingress_spacing_s: float | None = None
     """Between two of the requests, which were sent at once, on their way to the scheduler, by the server's own
     timestamps (``--enable-metrics``); None where it gives none, or there was one request."""
+    last_token_s: float | None = None
+    """By which the first and the last of the steps together took longer than two others; None where there was more than
+    one request, as they begin and end in the same steps."""
     kind: Literal["decode"] = "decode"
 
 

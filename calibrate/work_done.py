@@ -51,7 +51,8 @@ def work_done(requests: pd.DataFrame, profile: ServiceProfile, factors: Floats) 
     inside = sums[end] - sums[begin]
     scale = (output - 1) / np.maximum(inside[:, 0], 1e-9)
     overhead = _overheads(profile, prompt)
-    decodes = np.column_stack([scale[:, None] * inside[:, 1:3], inside[:, 3:5], np.zeros(len(first))])
+    last_token_s = np.full(len(first), profile.requests.last_token_s)
+    decodes = np.column_stack([scale[:, None] * inside[:, 1:3], inside[:, 3:5], last_token_s])
     idle = _found_idle(dispatched, first, last)
     own = _own_prefill(profile, new, cached)
     starts = np.column_stack([np.zeros((len(first), 2)), own, overhead])[idle]

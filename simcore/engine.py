@@ -37,7 +37,7 @@ def simulate(
     )
     interrupted = simulation.run()
     members = simulation.members
-    simulation.recorder.tell_prefill_s(np.array([member.egress_s for member in members]))
+    simulation.recorder.tell_prefill_s(np.array([member.overheads.egress_s for member in members]))
     return RunResult(
         scenario=scenario.name,
         policy=policy.label,

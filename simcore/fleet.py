@@ -41,7 +41,7 @@ class Member:
     profile: AnyProfile
     index: int
     ingress: Ingress
-    egress_s: float
+    overheads: RequestOverheads
     max_request_tokens: int
     max_prompt_tokens: int
     kv_tokens_capacity: int
@@ -144,7 +144,7 @@ def build_fleet(
             )
             capacity = profile.kv_tokens_capacity
         longest = max_request_tokens(profile), max_prompt_tokens(profile)
-        members.append(Member(server, profile, index, Ingress(requests), requests.egress_s, *longest, capacity))
+        members.append(Member(server, profile, index, Ingress(requests), requests, *longest, capacity))
     return members
 
 

@@ -99,6 +99,13 @@ class RequestOverheads(_Part):
     it is not known."""
     egress_s: Seconds
     """From the end of the step that made a token to its arrival at the router: detokenizing and HTTP."""
+    last_token_s: Seconds = 0.0
+    """Added to egress for the last token of several: a request's end is work of its own (its KV goes to the prefix
+    cache), and its first decode step is longer than others. 0 also where it is not known."""
+
+    def back_s(self, output_tokens: int) -> float:
+        """The egress of the last of so many tokens."""
+        return self.egress_s + self.last_token_s if output_tokens > 1 else self.egress_s
 
 
 class Slowdown(_Part):

@@ -86,7 +86,7 @@ class Simulation:
         models = RequestModels(workload, self._models)
         self.recorder = RequestRecorder(workload, models)
         self._by_id = {member.server.server_id: member for member in self.members}
-        self._egress_s = {member.server.server_id: member.egress_s for member in self.members}
+        self._overheads = {member.server.server_id: member.overheads for member in self.members}
         self._router = router_of(scenario, policies[0], self._models, controller)
         self.caps = CapLog(self._router.servers)
         self._rooms_due: set[str] = set()
@@ -197,13 +197,13 @@ class Simulation:
 
     def first_token(self, server: Server, request: ServerRequest, now: float) -> None:
         """See ``Listener``."""
-        self.clock.at(now + self._egress_s[server.server_id], self._on_first_token, request)
+        self.clock.at(now + self._overheads[server.server_id].egress_s, self._on_first_token, request)
 
     def ended(self, server: Server, request: ServerRequest, now: float) -> None:
         """See ``Listener``."""
-        egress_s = self._egress_s[server.server_id]
-        request.first_token_at += egress_s
-        self.clock.at(now + egress_s, self._finished, request)
+        overheads = self._overheads[server.server_id]
+        request.first_token_at += overheads.egress_s
+        self.clock.at(now + overheads.back_s(request.output_tokens), self._finished, request)
 
     def failed(self, server: Server, request: ServerRequest, reason: str, now: float) -> None:
         """See ``Listener``."""

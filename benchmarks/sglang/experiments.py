@@ -58,7 +58,7 @@ class Experiment:
     @classmethod
     def node(cls, batches: str) -> "Experiment":
         """One server under continuous and static batches."""
-        options = ("--policies", "round_robin", "--policy", batches, "--concurrency", "1,4,32", "--requests", "3")
+        options = ("--policies", "round_robin", "--policy", batches, "--concurrency", "1,4,32", "--requests", "6")
         free = ("--set", "router.max_running_requests=null", "--set", "warmup_s=0")
         return cls(
             "node",

@@ -174,11 +174,11 @@ class Engine:
 
     def first_token(self, server: Server, request: ServerRequest, now: float) -> None:
         """See ``Listener``."""
-        self._model.at(now + self.member.egress_s, self._on_first_token, request)
+        self._model.at(now + self.member.overheads.egress_s, self._on_first_token, request)
 
     def ended(self, server: Server, request: ServerRequest, now: float) -> None:
         """See ``Listener``."""
-        self._model.at(now + self.member.egress_s, self._on_ended, request)
+        self._model.at(now + self.member.overheads.back_s(request.output_tokens), self._on_ended, request)
 
     def failed(self, server: Server, request: ServerRequest, reason: str, now: float) -> None:
         """See ``Listener``."""

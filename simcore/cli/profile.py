@@ -144,6 +144,7 @@ def _lines(loaded: "ServiceProfile") -> list[tuple[str, str]]:
         ("context", f"{times.decode_context_s[largest] * 1e9:.1f} ns a token and decode step"),
         ("prefill step", ", ".join(f"{_ms(times.prefill_s(n, n * n / 2))} for {n} tokens" for n in (128, 1024))),
         ("ingress, egress", f"{_ms(loaded.requests.ingress_s)}, {_ms(loaded.requests.egress_s)}"),
+        ("last token", f"{_ms(loaded.requests.last_token_s)} later"),
         ("sent at once", f"reach the scheduler {_ms(loaded.requests.ingress_spacing_s)} apart"),
         ("valid up to", f"batch {valid.max_batch}, context {valid.max_context_tokens} tokens"),
         ("", f"prefill steps of {valid.max_prefill_tokens} tokens"),

@@ -46,6 +46,23 @@ def test_the_overhead_shows_on_idle_servers_only(tmp_path: Path) -> None:
     assert overhead.beyond(0.1)
 
 
+def test_what_the_last_token_takes_is_no_drift(tmp_path: Path) -> None:
+    slow_to_end = PROFILE.model_copy(update={"requests": PROFILE.requests.model_copy(update={"last_token_s": 0.5})})
+    (tmp_path / "it.json").write_text(slow_to_end.to_json())
+    scenario = load_scenario(
+        "quickstart",
+        [
+            f"servers=[{{profile: {tmp_path / 'it.json'}, count: 1}}]",
+            "workload.duration_s=80",
+            "workload.arrivals.rate_rps=8",
+        ],
+    )
+    requests = simulate(scenario, PolicySpec(name="least_request"), 3).requests
+    drift = fit_drift([ServerRecords(requests, slow_to_end)])
+    assert drift.error_before < 0.001
+    assert drift.terms[0].factor == pytest.approx(1.0, rel=0.06)
+
+
 def test_a_drift_counts_only_where_it_is_certain(tmp_path: Path) -> None:
     base = drift_of([1.15, 1.0, 1.0, 1.0, 1.0], tmp_path, 16).terms[0]
     assert base.beyond(0.1)

@@ -69,6 +69,18 @@ def test_the_spacing_of_requests_is_that_of_most_samples() -> None:
     assert judge(split_samples(samples()), fitted, 1.0, {}, busy=False).trust == "good"
 
 
+@pytest.mark.parametrize(
+    ("told", "last_token_s"), [([0.001, None, 0.0012, 0.02, 0.0011], 0.00115), ([-0.001], 0.0), ([None], 0.0)]
+)
+def test_what_the_last_token_takes_is_that_of_most_samples_and_at_least_nothing(
+    told: list[float | None], last_token_s: float
+) -> None:
+    each = itertools.cycle(told)
+    mixed = [replace(one, last_token_s=next(each)) if isinstance(one, DecodeSample) else one for one in samples()]
+    fitted = fit_all(split_samples(mixed), mixed_chunk=False)
+    assert fitted.requests.last_token_s == pytest.approx(last_token_s, abs=6e-5)
+
+
 def test_a_mixed_server_gives_the_cost_of_riding_along() -> None:
     fitted = fit_all(split_samples(samples(mixed=True)), mixed_chunk=True)
     assert fitted.steps.mixed.decode_context_ratio == pytest.approx(2.5, rel=0.25)

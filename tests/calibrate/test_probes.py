@@ -91,6 +91,17 @@ def test_how_far_apart_requests_reach_the_scheduler_that_are_sent_at_once() -> N
     assert visit(server, ONE).ingress_spacing_s is None
 
 
+def test_by_how_much_a_request_s_first_and_last_step_take_longer_than_others() -> None:
+    server = PlannedServer([STEP_S + 0.002, *[STEP_S] * (STEPS - 2), STEP_S + 0.005])
+    assert visit(server, ONE).last_token_s == pytest.approx(0.007)
+    # Requests that begin and end together each add to the others' steps.
+    assert visit(server, TWO).last_token_s is None
+    for stalled in ([STALL_S, *[STEP_S] * (STEPS - 1)], [*[STEP_S] * (STEPS - 1), STALL_S]):
+        assert visit(PlannedServer(stalled), ONE).last_token_s is None
+    between = [STEP_S + 0.002, STALL_S, *[STEP_S] * (STEPS - 2)]
+    assert visit(PlannedServer(between), ONE).last_token_s == pytest.approx(0.002)
+
+
 def test_a_stall_is_no_step() -> None:
     sample = visit(PlannedServer([STEP_S] * (STEPS - 1) + [STALL_S]), TWO)
     assert isinstance(sample, DecodeSample)

@@ -274,6 +274,19 @@ def test_time_goes_by_as_fast_as_told() -> None:
     assert asyncio.run(main(1.0)) > 0.6
 
 
+def test_the_last_token_takes_longer_where_the_profile_says_so() -> None:
+    plain = profile()
+    slow_to_end = plain.model_copy(update={"requests": plain.requests.model_copy(update={"last_token_s": 5.0})})
+
+    async def main(tokens: int) -> float:
+        async with emulated(profile=slow_to_end, speed=20.0) as (url,), aiohttp.ClientSession() as session:
+            _, text = await ask(session, url, tokens)
+            return float(events_of(text)[-1]["meta_info"]["e2e_latency"])
+
+    assert asyncio.run(main(2)) > 5.0
+    assert asyncio.run(main(1)) < 5.0
+
+
 def test_a_calibration_reads_the_settings_that_are_emulated() -> None:
     emulated_one = profile(mixed_chunk=True, overlap=False, schedule_policy="lpm", max_queued_requests=7)
 

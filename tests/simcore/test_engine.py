@@ -54,6 +54,14 @@ def test_the_way_in_and_back(tmp_path: Path) -> None:
     assert result.requests[TIMES].to_numpy().tolist() == [[0, 0, 3.125, 5.125], [2, 2, 7.125, 7.125]]
 
 
+def test_the_last_token_of_several_takes_longer_on_its_way_back(tmp_path: Path) -> None:
+    overheads = {"egress_s": 0.125, "last_token_s": 0.25}
+    servers = fleet(tmp_path, flat_profile(steps=flat_steps(1.0, 2.0), requests=overheads))
+    result = run(scenario(servers, replay(tmp_path, [(0, 2, 3), (8, 4, 1)])))
+    assert result.requests[TIMES].to_numpy().tolist() == [[0, 0, 2.125, 4.375], [8, 8, 10.125, 10.125]]
+    assert column(result, "prefill_s") == [2.0, 2.0]
+
+
 def test_of_requests_that_are_sent_at_once_the_first_is_prefilled_alone(tmp_path: Path) -> None:
     """An idle server does not wait for a second one. Those on their way meanwhile share the next step."""
     overheads = {"ingress_s": 0.5, "ingress_spacing_s": 0.25}

@@ -47,7 +47,7 @@ def _profiles() -> st.SearchStrategy[Section]:
             "chunked_prefill_size": st.sampled_from([None, 64]),
             "schedule_conservativeness": st.sampled_from([0.05, 1.0]),
             "batching": st.sampled_from(["continuous", "continuous", "static"]),
-            "requests": st.sampled_from([None, {"ingress_s": 0.01, "egress_s": 0.02}]),
+            "requests": st.sampled_from([None, {"ingress_s": 0.01, "egress_s": 0.02, "last_token_s": 0.003}]),
         }
     )
 
