@@ -21,6 +21,7 @@ __all__ = [
     "Difference",
     "Estimate",
     "block_count",
+    "difference_from_draws",
     "estimate",
     "estimate_over_seeds",
     "holm",
@@ -107,6 +108,14 @@ def estimate_over_seeds(values: Sequence[float], confidence: float = 0.95) -> Es
     if len(values) < 2:
         return Estimate(mean, math.nan, math.nan)
     return _around(mean, float(np.std(values, ddof=1)) / math.sqrt(len(values)), len(values) - 1, confidence)
+
+
+def difference_from_draws(draws: Sequence[float], observed: float, confidence: float = 0.95) -> Estimate:
+    """The mean of independent draws less one observation, with what chance may make of that: where the observation is
+    one more draw, zero is in the interval with such a probability (prediction interval of Student's t)."""
+    scatter = float(np.std(draws, ddof=1)) if len(draws) > 1 else math.nan
+    difference = float(np.mean(draws)) - observed
+    return _around(difference, scatter * math.sqrt(1 + 1 / len(draws)), len(draws) - 1, confidence)
 
 
 def paired_difference_over_seeds(

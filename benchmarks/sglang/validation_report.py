@@ -72,8 +72,9 @@ def _pace(experiment: Experiment, folder: Path, document: dict[str, Any]) -> lis
         "that the machine had meanwhile, and beside what its host took of it, with steps as the calibration found them "
         "to be then"
         + (", beside neighbours as busy as the simulation has them" if pace["crowding"] else "")
-        + ", and as uneven; what counts is the mean. The last two columns are of one simulation each, with one profile "
-        "for all runs." + (disturbed + "generator was late." if again else ""),
+        + ", and as uneven; what counts is the mean, and ± is what chance makes of a run, by their scatter. The last "
+        "two columns are of one simulation each, with one profile for all runs."
+        + (disturbed + "generator was late." if again else ""),
         "",
     ]
 
@@ -110,6 +111,7 @@ def _bar_row(bar: Bar, document: dict[str, Any]) -> list[str]:
             return [bar.words, "not measured", unknown, "**not held**"]
         where = max(known, key=lambda name: known[name])
         worst, said = known[where], f"{100 * known[where]:.1f}%"
+        said += _chance(_errors_of(gate, document)[where]) if document["groups"][0]["draws"] > 1 else ""
     return [bar.words, said, where, "**not held**" if SIGNS[gate.sign](worst, gate.limit) else "held"]
 
 
@@ -118,11 +120,22 @@ def _values(gate: ErrorGate, document: dict[str, Any]) -> dict[str, float]:
     if gate.metric.startswith("tau_"):
         name = gate.metric.removeprefix("tau_")
         return {one["load"]: _number(one["tau"]) for one in document["orders"] if one["quantity"] == name}
+    return {where: abs(_number(error["value"])) for where, error in _errors_of(gate, document).items()}
+
+
+def _errors_of(gate: ErrorGate, document: dict[str, Any]) -> dict[str, dict[str, float | None]]:
+    """With their intervals, by where they are."""
     return {
-        f"{group['policy']}, {group['load']}": abs(_number(group["errors"][gate.metric]["error"]["value"]))
+        f"{group['policy']}, {group['load']}": group["errors"][gate.metric]["error"]
         for group in document["groups"]
         if gate.covers(Load("rate", group["load_value"]))
     }
+
+
+def _chance(error: dict[str, float | None]) -> str:
+    """What it makes of a run, by the draws of the simulation."""
+    half = (_number(error["high"]) - _number(error["low"])) / 2
+    return "" if math.isnan(half) else f" ± {100 * half:.1f}"
 
 
 def _errors(document: dict[str, Any]) -> list[str]:

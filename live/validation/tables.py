@@ -81,7 +81,9 @@ def error_table(validation: Validation) -> TextTable:
         for group in validation.groups
     ]
     note = "Errors, simulated less real; averages over the repeats."
-    return TextTable("Errors by policy and load", columns, tuple(rows), (note,), "Small print: 95% intervals.")
+    drawn = validation.groups[0].draws > 1
+    small = "95% intervals, " + ("for what chance makes of a run, by the draws." if drawn else "by the repeats.")
+    return TextTable("Errors by policy and load", columns, tuple(rows), (note,), f"Small print: {small}")
 
 
 def order_table(validation: Validation) -> TextTable:

@@ -8,7 +8,7 @@ from typing import Final, Literal
 import numpy as np
 import pandas as pd
 
-from simcore.statistics import Estimate, paired_difference_over_seeds
+from simcore.statistics import Estimate, difference_from_draws
 
 from .difference import distance
 from .quantities import QUANTITIES, Quantity
@@ -57,19 +57,19 @@ class Agreement:
 
 def agreements(real: Sequence[Side], *draws: Sequence[Side]) -> dict[str, Agreement]:
     """By name, all of ``AGREEMENTS``; real runs, and those of each draw of the simulation, one a repeat in the same
-    order. What is simulated is the mean over the draws."""
+    order. What is simulated is the mean over the draws; several tell what chance makes of one more, the intervals."""
     found = {name: _agreement(QUANTITIES[name], real, draws) for name in AGREEMENTS if name != SERIES}
     found[SERIES] = _series(real, draws)
     return found
 
 
 def _agreement(quantity: Quantity, real: Sequence[Side], draws: Sequence[Sequence[Side]]) -> Agreement:
-    simulated = [quantity.mean(sides) for sides in zip(*draws, strict=True)]
+    simulated = [quantity.mean(sides) for sides in draws]
     values = [quantity.mean(real), float(np.mean(simulated))]
     if len(draws) == 1:
         absolute = distance(quantity, draws[0], real).difference.absolute
     else:
-        absolute = paired_difference_over_seeds(simulated, [quantity.value(side) for side in real]).absolute
+        absolute = difference_from_draws(simulated, values[0])
     scale: Scale = "relative"
     over = max(values[0], 1.0) if quantity.unit == "count" else values[0]
     if quantity.unit == "share":

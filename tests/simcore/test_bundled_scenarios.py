@@ -34,7 +34,7 @@ def traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shortened(name: str) -> Scenario:
-    duration = () if name in REPLAYS else ("workload.duration_s=5",)
+    duration = () if name in REPLAYS else ("workload.requests=null", "workload.duration_s=5")
     return load_scenario(name, [*duration, "warmup_s=0"])
 
 

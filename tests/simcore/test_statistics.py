@@ -152,6 +152,14 @@ def test_difference_over_seeds_is_the_paired_t_test() -> None:
     assert found.relative.low < 0.1 < found.relative.high
 
 
+def test_one_more_draw_is_in_the_interval_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    found = [statistics.difference_from_draws(draws, one) for *draws, one in rng.normal(5.0, 2.0, (4000, 5))]
+    assert np.mean([one.low <= 0 <= one.high for one in found]) == pytest.approx(0.95, abs=0.01)
+    assert np.mean([one.value for one in found]) == pytest.approx(0.0, abs=0.1)
+    assert math.isnan(statistics.difference_from_draws([1.0], 2.0).low)
+
+
 def test_one_seed_cannot_be_compared_by_seeds() -> None:
     assert math.isnan(statistics.paired_difference_over_seeds([1.0], [2.0]).p_value)
 
