@@ -49,7 +49,9 @@ def arguments(about: str | None, out: Path) -> tuple[ArgumentParser, _MutuallyEx
 
 
 def given_by(said: Namespace) -> Given:
-    """Of what ``arguments`` parsed. The folder is there afterwards, without earlier runs unless those are resumed."""
+    """Of what ``arguments`` parsed. The folder is there afterwards, without earlier runs unless those are resumed.
+    From now on SIGTERM is as Ctrl-C: servers that were started are ended."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     given = Given(said.emulate, said.out.resolve(), said.resume)
     given.out.mkdir(parents=True, exist_ok=True)
     if not given.resume:

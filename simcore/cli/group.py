@@ -1,7 +1,11 @@
 """The group of commands: loads a command when it is asked for, and turns a user's mistake into one message."""
 
 import importlib
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import click
@@ -43,10 +47,32 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Mistakes end with one message and exit code 2; whatever else is raised is a defect."""
         try:
-            return super().invoke(ctx)
+            with _sigterm_as_interrupt():
+                return super().invoke(ctx)
         except (UserError, PolicyError) as error:
             click.echo(f"simroute: {error}", err=True)
             ctx.exit(EXIT_USAGE)
         except KeyboardInterrupt:
             click.echo("simroute: interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Within the block SIGTERM does what Ctrl-C does: after ``kill`` and ``timeout`` there are partial results too, and
+    no server is left that a command has started. What has its own way to end, such as ``serve``, takes it over."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        # Shells have commands in the background ignore it.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,9 +1,11 @@
-"""Ctrl-C, which a terminal sends to all processes of the group at once."""
+"""Ctrl-C, which a terminal sends to all processes of the group at once, and SIGTERM, which ``kill`` sends to one."""
 
 import json
 import os
 import signal
 import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -119,3 +121,41 @@ def test_while_the_processes_start(tmp_path: Path) -> None:
     assert stderr.startswith("simroute: interrupted")
     assert "Traceback" not in stderr
     check_nothing_is_left(tmp_path, process.pid)
+
+
+def never_ready(folder: Path) -> str:
+    """A program that takes the place of ``python -m sglang.launch_server``, and leaves its pid in the folder."""
+    script = folder / "never-ready"
+    code = f"""\
+        #!{sys.executable}
+        import os, pathlib, time
+        pathlib.Path({str(folder / "pid")!r}).write_text(str(os.getpid()))
+        time.sleep(60)
+        """
+    script.write_text(textwrap.dedent(code))
+    script.chmod(0o755)
+    return str(script)
+
+
+def ignored() -> None:
+    """Ctrl-C is, in commands that a shell starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("before", [None, ignored], ids=["in front", "in the background"])
+def test_sigterm_is_as_ctrl_c_and_no_server_that_was_started_is_left_behind(
+    tmp_path: Path, before: Callable[[], None] | None
+) -> None:
+    pid = tmp_path / "pid"
+    words = command("calibrate", "--launch", "m", "--python", never_ready(tmp_path), "--out", "out")
+    with subprocess.Popen(
+        words, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True, preexec_fn=before
+    ) as process:
+        wait_until(lambda: pid.exists() and pid.read_text())
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
+
+    assert process.returncode == 130
+    assert stderr.endswith("simroute: interrupted\n")
+    assert "Traceback" not in stderr
+    assert not psutil.pid_exists(int(pid.read_text()))

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import pytest
 from support.upstreams import ROOT, ask, emulated, generate_body, until
 
 from simcore.run_folder import load_run
@@ -120,7 +121,8 @@ def test_a_policy_that_raises_ends_the_service_and_what_waits_with_it(tmp_path: 
     asyncio.run(main())
 
 
-def test_ctrl_c_keeps_what_a_live_run_has_and_stops_its_emulators(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_keeps_what_a_live_run_has_and_stops_its_emulators(tmp_path: Path, number: int) -> None:
     async def main() -> tuple[int, dict[str, object]]:
         words = ["--scenario", "quickstart", "--emulate", "2", "--policy", "random", "--json", "--out", str(tmp_path)]
         overrides = ["--set", "workload.arrivals.rate_rps=10", "--set", "warmup_s=0"]
@@ -130,7 +132,7 @@ def test_ctrl_c_keeps_what_a_live_run_has_and_stops_its_emulators(tmp_path: Path
             emulator = int(log.read_text())
             # Once its start is over, a run takes the signal as the wish to end.
             await asyncio.sleep(4)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             out, said = await process.communicate()
             assert not Path(f"/proc/{emulator}").exists()
             assert b"child process" not in said
