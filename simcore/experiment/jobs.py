@@ -85,13 +85,14 @@ def stop_on_interrupt(board: Board) -> Iterator[None]:
 
 @contextmanager
 def _processes_without_interrupts(wanted: bool) -> Iterator[None]:
-    """Processes started in the block never see Ctrl-C, which a terminal sends to all: only the board stops them."""
+    """Processes started in the block never see Ctrl-C, which a terminal sends to all, nor SIGTERM, which ``timeout``
+    does: only the board stops them."""
     if not wanted:
         yield
         return
-    # Its start unblocks the signal, and would come between.
+    # Its start unblocks the signals, and would come between.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:

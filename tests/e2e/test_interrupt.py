@@ -1,4 +1,4 @@
-"""Ctrl-C, which a terminal sends to all processes of the group at once, and SIGTERM, which ``kill`` sends to one."""
+"""Ctrl-C, which a terminal sends to all processes of the group at once, and SIGTERM, as ``timeout`` does."""
 
 import json
 import os
@@ -64,8 +64,8 @@ def running(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def interrupt(process: subprocess.Popen[str]) -> None:
-    os.killpg(process.pid, signal.SIGINT)
+def interrupt(process: subprocess.Popen[str], number: int = signal.SIGINT) -> None:
+    os.killpg(process.pid, number)
 
 
 def check_nothing_is_left(folder: Path, group: int) -> None:
@@ -74,11 +74,12 @@ def check_nothing_is_left(folder: Path, group: int) -> None:
     assert not list(folder.glob("out/.*")), "a folder half-written"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("options", [("--policy", "random"), SEVERAL], ids=["one run", "several"])
-def test_partial_results_are_written_and_marked(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_partial_results_are_written_and_marked(tmp_path: Path, options: tuple[str, ...], number: int) -> None:
     with running(tmp_path, *options) as process:
         wait_until(lambda: (board(tmp_path / "temporary")[1 : 2 if len(options) == 2 else 3] > 0).all())
-        interrupt(process)
+        interrupt(process, number)
         stdout, stderr = process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == 130
@@ -110,11 +111,12 @@ def test_a_second_one_ends_at_once(tmp_path: Path, options: tuple[str, ...]) -> 
     check_nothing_is_left(tmp_path, process.pid)
 
 
-def test_while_the_processes_start(tmp_path: Path) -> None:
-    """They would not survive Ctrl-C while they import, so they must not see it."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_while_the_processes_start(tmp_path: Path, number: int) -> None:
+    """They would not survive either while they import, so they must not see it."""
     with running(tmp_path, *SEVERAL) as process:
         wait_until(lambda: len(living(process.pid)) >= 3)
-        interrupt(process)
+        interrupt(process, number)
         _, stderr = process.communicate(timeout=PATIENCE_S)
 
     assert process.returncode == 130
