@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Bar", "Experiment"]
+__all__ = ["BURSTS", "Bar", "Experiment"]
+
+BURSTS = "benchmarks/sglang/held_out/bursts.yaml"
+CONVERSATIONS = "benchmarks/sglang/held_out/conversations.yaml"
 
 
 @dataclass(frozen=True)
@@ -27,24 +30,36 @@ class Experiment:
     @classmethod
     def policies(cls, rates: str, below: float) -> "Experiment":
         """Six policies at four rates, the last of them more than the servers can take."""
-        orders = ("mean_ttft_s", "mean_tpot_s", "mean_e2e_s", "p99_e2e_s", "request_throughput_rps")
         return cls(
             "policies",
             "Six policies at 40%, 70%, 90% and 110% of capacity, heavy-tailed answers",
             "validation-sglang-cpu",
             ("--rates", rates),
-            (
-                *_latency_bars(f" below {below:g}", ", below saturation"),
-                *(Bar(f"order by {name}: tau 1 apart from ties", f"tau_{name}<1") for name in orders),
-            ),
+            _policy_bars(below),
             repeats=3,
         )
 
     @classmethod
+    def bursts(cls, rates: str, below: float) -> "Experiment":
+        """Six policies, three of them others, under a load that nothing was chosen for."""
+        return cls(
+            "bursts",
+            "Held out: six policies at 40%, 70%, 90% and 110% of capacity, requests in bursts",
+            BURSTS,
+            ("--rates", rates),
+            _policy_bars(below),
+            repeats=2,
+        )
+
+    @classmethod
+    def conversations(cls) -> "Experiment":
+        """Sessions whose prompts grow, under a load that nothing was chosen for."""
+        return cls("conversations", "Held out: conversations", CONVERSATIONS, (), _prefix_bars(), repeats=3)
+
+    @classmethod
     def prefixes(cls) -> "Experiment":
         """How much of shared prompts is found in the caches."""
-        bars = (Bar("cache hit rate within 3 points", "cache_hit_rate>0.03"), *_latency_bars("", ""))
-        return cls("prefixes", "Shared system prompts", "validation-sglang-cpu-prefix", (), bars, repeats=3)
+        return cls("prefixes", "Shared system prompts", "validation-sglang-cpu-prefix", (), _prefix_bars(), repeats=3)
 
     @classmethod
     def caps(cls, scenario: str) -> "Experiment":
@@ -123,6 +138,18 @@ class Experiment:
             bars,
             repeats=2,
         )
+
+
+def _policy_bars(below: float) -> tuple[Bar, ...]:
+    orders = ("mean_ttft_s", "mean_tpot_s", "mean_e2e_s", "p99_e2e_s", "request_throughput_rps")
+    return (
+        *_latency_bars(f" below {below:g}", ", below saturation"),
+        *(Bar(f"order by {name}: tau 1 apart from ties", f"tau_{name}<1") for name in orders),
+    )
+
+
+def _prefix_bars() -> tuple[Bar, ...]:
+    return (Bar("cache hit rate within 3 points", "cache_hit_rate>0.03"), *_latency_bars("", ""))
 
 
 def _latency_bars(scope: str, in_words: str) -> tuple[Bar, ...]:

@@ -1,11 +1,12 @@
 """The simulator against real SGLang servers on the CPU: ``make validate``. About 40 minutes on two cores.
 
-usage: validate.py --sglang VENV [--out FOLDER] [--resume]        (VENV: what tests/sglang/install.sh makes)
-       validate.py --emulate SPEED [--out FOLDER] [--resume]      (the same on emulators, to try the script)
+usage: validate.py --sglang VENV [--held-out] [--out FOLDER] [--resume]      (VENV: what tests/sglang/install.sh makes)
+       validate.py --emulate SPEED [--held-out] [--out FOLDER] [--resume]    (the same on emulators, to try the script)
 
 Starts four servers, calibrates one of them, and runs ``simroute validate`` on all: six policies at four rates; shared
 prefixes; a cap that changes; one server under continuous and static batches; and, on a server of its own, a KV pool too
-small for what is admitted. Tables, plots and what did not hold go to FOLDER.
+small for what is admitted. Tables, plots and what did not hold go to FOLDER. With --held-out it is, in place of these,
+two loads on all four that nothing was chosen for: requests in bursts, and conversations.
 
 Servers on two cores slow each other down, which the simulator does not know. So the profile for all four is measured
 while the other three never rest, and with steps as long as these have them (``served.py``); the one for a single
@@ -25,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from crowding import Crowding
-from experiments import Experiment
+from experiments import BURSTS, Experiment
 from pace import PaceLog
 from paced import validate_at_pace
 from served import as_served
@@ -46,23 +47,36 @@ LONGEST_STEP = 512
 BATCHES = "docs/examples/static_batches.py:StaticBatches:size=4"
 
 
+def on_fleet(sitting: Sitting, profile: str, *, held_out: bool) -> list[Experiment]:
+    """Those on four servers, at rates around their capacity by the profile."""
+    scenario = str(ROOT / BURSTS) if held_out else "validation-sglang-cpu"
+    rates = sitting.rates_around_capacity(scenario, profile, clients=32)
+    listed, below = ",".join(f"{rate:g}" for rate in rates), rates[-1]
+    if held_out:
+        return [Experiment.bursts(listed, below), Experiment.conversations()]
+    return [
+        Experiment.policies(listed, below),
+        Experiment.prefixes(),
+        Experiment.caps("validation-sglang-cpu-caps"),
+    ]
+
+
 def with_fleet(
-    sitting: Sitting, urls: list[str], beside: Callable[[bool], str], alone: Callable[[bool], str]
+    sitting: Sitting,
+    urls: list[str],
+    beside: Callable[[bool], str],
+    alone: Callable[[bool], str],
+    *,
+    held_out: bool,
 ) -> tuple[list[Experiment], str, str]:
     """The experiments on four servers, and in the end the profiles of one of them ``beside`` full neighbours, which it
     was simulated with, and ``alone``."""
     first = beside(False)
-    rates = sitting.rates_around_capacity("validation-sglang-cpu", first, clients=32)
-    listed = ",".join(f"{rate:g}" for rate in rates)
-    experiments = [
-        Experiment.policies(listed, below=rates[-1]),
-        Experiment.prefixes(),
-        Experiment.caps("validation-sglang-cpu-caps"),
-    ]
+    experiments = on_fleet(sitting, first, held_out=held_out)
     return experiments, *sitting.rounds(experiments, urls, lambda further: beside(True) if further else first, alone)
 
 
-def on_real_servers(sitting: Sitting, sglang: Path, log: PaceLog) -> None:
+def on_real_servers(sitting: Sitting, sglang: Path, log: PaceLog, *, held_out: bool) -> None:
     python, given = str(sglang / "bin/python"), sitting.given
     model, neighbours = given.out / "model", given.out / "beside"
     if not given.resume:
@@ -83,10 +97,12 @@ def on_real_servers(sitting: Sitting, sglang: Path, log: PaceLog) -> None:
         validate_at_pace(sitting, experiment, urls[:1], profile, log)
 
     with serving(sitting, python, model, PORTS, SLOW, FORWARD_SLEEP_S):
-        experiments, profile, of_one = with_fleet(sitting, urls, beside, alone)
+        experiments, profile, of_one = with_fleet(sitting, urls, beside, alone, held_out=held_out)
         crowding = Crowding.between(of_one, profile)
         for experiment in experiments:
             validate_at_pace(sitting, experiment, urls, profile, log, crowding)
+        if held_out:
+            return
         on_one_server(Experiment.node(BATCHES), of_one)
     with serving(sitting, python, model, PORTS[:1], SMALL_POOL, SMALL_POOL_SLEEP_S):
         on_one_server(Experiment.retraction(), sitting.calibrate(urls[0], "sglang-cpu-micro-small-pool", "60s"))
@@ -111,17 +127,19 @@ def serving(
 def main() -> None:
     parser, servers = arguments(__doc__, ROOT / "results/validation-sglang-cpu")
     servers.add_argument("--sglang", type=Path, metavar="VENV")
+    parser.add_argument("--held-out", action="store_true", help="two other loads in place of all experiments")
     said = parser.parse_args()
     given = given_by(said)
     if said.sglang is not None:
         log = PaceLog(given.out / "pace.csv", resume=said.resume)
         sitting = Sitting(given, log.measuring)
-        on_real_servers(sitting, said.sglang.resolve(), log)
+        on_real_servers(sitting, said.sglang.resolve(), log, held_out=said.held_out)
     else:
         sitting = Sitting(given)
-        with_fleet(sitting, [""] * len(PORTS), lambda _: "sglang-cpu-tiny", lambda _: "sglang-cpu-tiny")
-        for experiment in (Experiment.node(BATCHES), Experiment.retraction()):
-            sitting.validate(experiment, [""], "sglang-cpu-tiny")
+        profile = "sglang-cpu-tiny"
+        with_fleet(sitting, [""] * len(PORTS), lambda _: profile, lambda _: profile, held_out=said.held_out)
+        for experiment in () if said.held_out else (Experiment.node(BATCHES), Experiment.retraction()):
+            sitting.validate(experiment, [""], profile)
     sitting.say(f"done: {sitting.given.out / 'README.md'}")
 
 
