@@ -25,6 +25,7 @@ from simcore.scenario import PolicySpec, load_scenario  # noqa: E402
 
 SHARES = (0.4, 0.7, 0.9, 1.1)
 """Of capacity."""
+_TERMINATED = 128 + signal.SIGTERM
 BESIDE = "validation-sglang-cpu"
 """What neighbours of a server serve while it is calibrated."""
 
@@ -50,8 +51,8 @@ def arguments(about: str | None, out: Path) -> tuple[ArgumentParser, _MutuallyEx
 
 def given_by(said: Namespace) -> Given:
     """Of what ``arguments`` parsed. The folder is there afterwards, without earlier runs unless those are resumed.
-    From now on SIGTERM is as Ctrl-C: servers that were started are ended."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    From now on SIGTERM ends the script with all that it has started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
     given = Given(said.emulate, said.out.resolve(), said.resume)
     given.out.mkdir(parents=True, exist_ok=True)
     if not given.resume:
@@ -83,16 +84,9 @@ class Sitting:
     def simroute(self, *words: str, may_fail_gates: bool = False) -> None:
         """Run it; a gate that fails is a finding."""
         self.say(shlex.join(["simroute", *words]))
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [sys.executable, "-m", "simroute", *words],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            check=False,
-        )
-        if done.returncode not in ((0, 99) if may_fail_gates else (0,)):
-            sys.exit(done.returncode)
+        code = _run(_simroute(*words))
+        if code not in ((0, 99) if may_fail_gates else (0,)):
+            sys.exit(code)
 
     def calibrate(
         self,
@@ -187,9 +181,7 @@ def busy(urls: list[str], out: Path) -> Iterator[None]:
     changes = [clients, "workload.duration_s=null", "workload.requests=3000", f"servers.0.count={len(urls)}"]
     words = ["live", "--scenario", BESIDE, "--servers", ",".join(urls), "--policy", "least_request"]
     words += [word for change in changes for word in ("--set", change)]
-    command = [sys.executable, "-m", "simroute", *words, "--out", str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    load = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    load = _simroute(*words, "--out", str(out), stderr=subprocess.DEVNULL)
     try:
         yield
         if load.poll() is not None:
@@ -197,3 +189,23 @@ def busy(urls: list[str], out: Path) -> Iterator[None]:
     finally:
         load.send_signal(signal.SIGINT)
         load.wait(60)
+
+
+def _simroute(*words: str, stderr: int | None = None) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "simroute", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=stderr)
+
+
+def _run(process: subprocess.Popen[bytes]) -> int:
+    """Its exit code. Where the script ends meanwhile, it waits until the process has ended what that has started."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        # A terminal has sent Ctrl-C to both.
+        process.wait()
+        raise
+    except SystemExit:
+        process.terminate()
+        process.wait()
+        raise
